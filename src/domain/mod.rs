@@ -1,0 +1,19 @@
+//! What a worker is and which steps it may take: no IO, no clock, no chance.
+
+mod error;
+mod ids;
+mod lifecycle;
+mod refusal;
+mod retry;
+mod spec;
+mod worker;
+
+pub use error::{ErrorClass, Standing};
+pub use ids::{CommandId, CorrelationId, InvalidToken, Pool, Prefix, WorkerId, WorkerKey};
+pub use lifecycle::{Claim, Step, TransitionRefused};
+pub use refusal::{Reason, Refusal};
+pub use retry::{MAX_IDLE_TRIES, nak_delay};
+pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
+pub use worker::{
+    EndedBy, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault, WorkerType,
+};

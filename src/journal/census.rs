@@ -1,0 +1,83 @@
+//! Which workers of one pool are live, and in which order they were claimed: a fold over the log's subjects.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::domain::{State, WorkerId};
+
+/// The live workers of one pool. Ids are kept as 64-bit hashes: some 20 bytes a worker.
+#[derive(Debug, Default)]
+pub struct Census {
+    live: HashMap<u64, (u64, State)>,
+    by_state: [usize; State::ALL.len()],
+    sequence: u64,
+}
+
+fn fingerprint(id: &WorkerId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Census {
+    /// Takes one event in, in the order of the log.
+    pub fn observe(&mut self, id: &WorkerId, state: State, sequence: u64) {
+        self.sequence = self.sequence.max(sequence);
+        let key = fingerprint(id);
+        if state.is_final() {
+            if let Some((_, old)) = self.live.remove(&key) {
+                self.by_state[old as usize] -= 1;
+            }
+            return;
+        }
+        let slot = self.live.entry(key).or_insert_with(|| {
+            self.by_state[state as usize] += 1;
+            (sequence, state)
+        });
+        self.by_state[slot.1 as usize] -= 1;
+        self.by_state[state as usize] += 1;
+        slot.1 = state;
+    }
+
+    /// The log is known up to here.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Workers that are not final.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Live workers claimed before this one; all of them if it is not live itself.
+    #[must_use]
+    pub fn before(&self, id: &WorkerId) -> usize {
+        let own = self.live.get(&fingerprint(id)).map_or(u64::MAX, |(sequence, _)| *sequence);
+        self.live.values().filter(|(sequence, _)| *sequence < own).count()
+    }
+
+    /// Live workers by state; final states are not counted, since they leave the fleet.
+    pub fn by_state(&self) -> impl Iterator<Item = (State, usize)> + '_ {
+        State::ALL.into_iter().filter(|state| !state.is_final()).map(|state| (state, self.by_state[state as usize]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_counts_from_its_claim_to_its_final_event() {
+        let id = |n: &str| WorkerId::new(n).unwrap();
+        let mut census = Census::default();
+        census.observe(&id("a"), State::Provisioning, 1);
+        census.observe(&id("b"), State::Provisioning, 2);
+        census.observe(&id("a"), State::Provisioned, 3);
+        assert_eq!((census.live(), census.before(&id("a")), census.before(&id("b"))), (2, 0, 1));
+        assert_eq!(census.by_state().find(|(s, _)| *s == State::Provisioned), Some((State::Provisioned, 1)));
+        census.observe(&id("a"), State::Terminated, 4);
+        assert_eq!((census.live(), census.before(&id("b")), census.sequence()), (1, 0, 4));
+    }
+}

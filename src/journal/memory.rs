@@ -1,0 +1,2 @@
+//! journal/memory
+pub struct MemoryJournal;

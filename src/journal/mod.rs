@@ -1,0 +1,69 @@
+//! The event log: the only record. One write is one event, compared and set against the worker's newest.
+
+mod census;
+mod memory;
+pub mod nats;
+
+use std::future::Future;
+use std::sync::Arc;
+
+pub use census::Census;
+pub use memory::MemoryJournal;
+
+use crate::domain::{Pool, Worker, WorkerKey};
+
+/// Who writes: one name for each try of a command, so that a write whose answer was lost can be told from another's.
+pub type Writer = Arc<str>;
+
+/// A worker's event as the log holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The worker as of this event.
+    pub worker: Worker,
+    /// The event's place in the log; what the next write is compared against.
+    pub sequence: u64,
+    /// Who wrote it.
+    pub writer: Writer,
+}
+
+/// Why an event is not in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Someone else has written since: read the head and decide. Nothing was stored.
+    #[error("another event of this worker was stored first")]
+    Conflict,
+    /// The log cannot be reached. The write may still land later, where its compare-and-set makes it harmless.
+    #[error("the event log cannot be written: {0}")]
+    Unavailable(String),
+}
+
+/// The log cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event log cannot be read: {0}")]
+pub struct ReadError(pub String);
+
+/// The log of events, with two homes: a NATS stream and this process's memory.
+///
+/// A contract about repetition: an `append` that returned `Ok` is durable as far as the home is; one that returned
+/// `Conflict` was not stored; after `Unavailable` only `head` tells.
+pub trait Journal: Send + Sync + 'static {
+    /// Stores `worker` as the next event after the one at `after` (0 for none) and returns its sequence.
+    fn append(
+        &self,
+        worker: &Worker,
+        after: u64,
+        writer: &Writer,
+    ) -> impl Future<Output = Result<u64, AppendError>> + Send;
+
+    /// The worker's newest event, read from the leader.
+    fn head(&self, key: &WorkerKey) -> impl Future<Output = Result<Option<Entry>, ReadError>> + Send;
+
+    /// Every kept event of one worker, oldest first.
+    fn history(&self, key: &WorkerKey) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send;
+
+    /// How many workers of the pool are live now.
+    fn live(&self, pool: &Pool) -> impl Future<Output = Result<usize, ReadError>> + Send;
+
+    /// How many live workers of its pool were claimed before this one, counted once the log is known up to `sequence`.
+    fn live_before(&self, key: &WorkerKey, sequence: u64) -> impl Future<Output = Result<usize, ReadError>> + Send;
+}

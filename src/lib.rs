@@ -1,0 +1,9 @@
+//! Provisions workers on command and enlists them with a scheduler: one command, one worker, one outcome.
+
+pub mod config;
+pub mod domain;
+pub mod journal;
+pub mod provider;
+pub mod registration;
+pub mod text;
+pub mod wire;

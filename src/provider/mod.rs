@@ -1,0 +1,123 @@
+//! Makers of workers, behind one contract about repetition.
+
+pub mod docker;
+pub mod null;
+pub mod process;
+pub mod static_hosts;
+
+use std::future::Future;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::{
+    Capabilities, CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerFault, WorkerId, WorkerKey, WorkerSpec,
+    WorkerType,
+};
+
+/// What a provider is asked to make.
+#[derive(Debug, Clone)]
+pub struct LaunchRequest {
+    /// The key of the instance: the same key never makes a second one.
+    pub key: WorkerKey,
+    /// The command that asks.
+    pub command_id: CommandId,
+    /// Fingerprint of that command's content.
+    pub spec_hash: SpecHash,
+    /// The fence under which the call is made.
+    pub epoch: u64,
+    /// What to make.
+    pub spec: WorkerSpec,
+}
+
+/// An instance as its provider knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    /// Which worker it is.
+    pub key: WorkerKey,
+    /// The provider's own id: another instance of the same key has another one.
+    pub instance_id: String,
+    /// How to reach it, where there is a way.
+    pub endpoint: Option<String>,
+    /// What it offers, where the provider knows better than the specification.
+    pub capabilities: Option<Capabilities>,
+    /// The command that made it, read back from the provider.
+    pub command_id: CommandId,
+    /// That command's fingerprint, read back from the provider.
+    pub spec_hash: SpecHash,
+    /// The epoch under which it was made.
+    pub epoch: u64,
+    /// The worker's own labels, read back from the provider.
+    pub labels: Labels,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Why a provider did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", class.as_str())]
+pub struct ProviderError {
+    /// What kind of failure, and so what to do about it.
+    pub class: ErrorClass,
+    /// The provider's own words; foreign text, so callers escape and cut it.
+    pub message: String,
+}
+
+impl ProviderError {
+    /// An error of a class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into() }
+    }
+
+    /// As it goes into the record.
+    #[must_use]
+    pub fn fault(&self) -> WorkerFault {
+        WorkerFault {
+            class: self.class,
+            message: crate::text::cut(&self.message, 500),
+            retryable: self.class.retryable(),
+        }
+    }
+}
+
+/// Makes and removes workers.
+///
+/// The contract, which one suite holds against every provider:
+/// - `create_worker` called again with the same key returns the instance made the first time, also by another replica
+///   and after a crash half-way, as long as command and fingerprint agree; otherwise it fails with `conflict` and
+///   touches nothing. Any number of concurrent calls with one key make one instance. A call that fails with a class that
+///   is final leaves nothing behind.
+/// - `terminate_worker` returns `Ok` only when no instance of the key is left; one that was never there is `Ok`. With an
+///   instance id it touches no other instance. It may be called any number of times, at once too.
+/// - `list_workers` is complete for this fleet and pool, or an error.
+pub trait WorkerProvider: Send + Sync + 'static {
+    /// Its name in settings, events and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Whether its workers are made or found.
+    fn worker_type(&self) -> WorkerType {
+        WorkerType::Dynamic
+    }
+
+    /// The only names that it can provide, in the order of preference; `None` where any name will do.
+    fn inventory(&self) -> Option<Vec<WorkerId>> {
+        None
+    }
+
+    /// Makes the instance, or finds the one that was made before.
+    fn create_worker(&self, request: &LaunchRequest) -> impl Future<Output = Result<Instance, ProviderError>> + Send;
+
+    /// Removes the instance: asks it to end, waits up to `grace`, then ends it.
+    fn terminate_worker(
+        &self,
+        key: &WorkerKey,
+        instance_id: Option<&str>,
+        grace: Duration,
+    ) -> impl Future<Output = Result<(), ProviderError>> + Send;
+
+    /// The instance of a key, if there is one.
+    fn find_worker(&self, key: &WorkerKey) -> impl Future<Output = Result<Option<Instance>, ProviderError>> + Send;
+
+    /// Every instance of this fleet and pool.
+    fn list_workers(&self, pool: &Pool) -> impl Future<Output = Result<Vec<Instance>, ProviderError>> + Send;
+}

@@ -51,11 +51,14 @@ impl Census {
         self.live.len()
     }
 
-    /// Live workers claimed before this one; all of them if it is not live itself.
+    /// Whether this worker is among the first `max` live ones, in the order of their claims.
     #[must_use]
-    pub fn before(&self, id: &WorkerId) -> usize {
+    pub fn admits(&self, id: &WorkerId, max: usize) -> bool {
+        if self.live.len() <= max {
+            return true;
+        }
         let own = self.live.get(&fingerprint(id)).map_or(u64::MAX, |(sequence, _)| *sequence);
-        self.live.values().filter(|(sequence, _)| *sequence < own).count()
+        self.live.values().filter(|(sequence, _)| *sequence < own).count() < max
     }
 
     /// Live workers by state; final states are not counted, since they leave the fleet.
@@ -75,9 +78,9 @@ mod tests {
         census.observe(&id("a"), State::Provisioning, 1);
         census.observe(&id("b"), State::Provisioning, 2);
         census.observe(&id("a"), State::Provisioned, 3);
-        assert_eq!((census.live(), census.before(&id("a")), census.before(&id("b"))), (2, 0, 1));
+        assert_eq!((census.live(), census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (2, true, false));
         assert_eq!(census.by_state().find(|(s, _)| *s == State::Provisioned), Some((State::Provisioned, 1)));
         census.observe(&id("a"), State::Terminated, 4);
-        assert_eq!((census.live(), census.before(&id("b")), census.sequence()), (1, 0, 4));
+        assert_eq!((census.live(), census.admits(&id("b"), 1), census.sequence()), (1, true, 4));
     }
 }

@@ -1,6 +1,7 @@
 //! The event log: the only record. One write is one event, compared and set against the worker's newest.
 
 mod census;
+pub mod follow;
 mod memory;
 pub mod nats;
 
@@ -64,6 +65,12 @@ pub trait Journal: Send + Sync + 'static {
     /// How many workers of the pool are live now.
     fn live(&self, pool: &Pool) -> impl Future<Output = Result<usize, ReadError>> + Send;
 
-    /// How many live workers of its pool were claimed before this one, counted once the log is known up to `sequence`.
-    fn live_before(&self, key: &WorkerKey, sequence: u64) -> impl Future<Output = Result<usize, ReadError>> + Send;
+    /// Whether this worker is among the first `max` live ones of its pool, in the order of their claims, judged once the
+    /// log is known up to `sequence`. Every replica comes to the same answer, since all read the same order.
+    fn admits(
+        &self,
+        key: &WorkerKey,
+        sequence: u64,
+        max: usize,
+    ) -> impl Future<Output = Result<bool, ReadError>> + Send;
 }

@@ -1,0 +1,269 @@
+//! The connection: how it is made, kept, and proved to be to a server that can do what is asked of it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Event};
+use tokio::sync::watch;
+
+use crate::config::NatsConfig;
+
+/// The oldest nats-server with which the guarantees hold.
+pub const OLDEST_SERVER: (u64, u64, u64) = (2, 12, 8);
+
+/// A dead peer is noticed after two pings without an answer; the client's default would take two to three minutes.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(10);
+
+/// What has become of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Usable.
+    Up,
+    /// The client is reconnecting.
+    Down,
+    /// The server is about to go: stop taking on, it will reconnect elsewhere.
+    LameDuck,
+}
+
+/// A connection to the broker.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The client.
+    pub client: Client,
+    /// Its state, as it changes.
+    pub link: watch::Receiver<Link>,
+    /// The last error that the server has told, say a missing permission.
+    last_error: Arc<Mutex<Option<String>>>,
+}
+
+impl Connection {
+    /// The server's last complaint, for an error message about a request that was not answered.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Why there is no usable broker.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No server answers there, or it does not let us in.
+    #[error("cannot connect to NATS at {url}: {cause}; is a nats-server running there, and do the credentials fit?")]
+    Unreachable {
+        /// Where, without credentials.
+        url: String,
+        /// The client's words.
+        cause: String,
+    },
+    /// A file of the settings cannot be read.
+    #[error("cannot use {path}: {cause}")]
+    Credentials {
+        /// Which file.
+        path: String,
+        /// Why not.
+        cause: String,
+    },
+    /// The server is too old.
+    #[error("nats-server at {url} is {found}; enlist needs 2.12.8 or later (2.14 or 2.15 advised)")]
+    TooOld {
+        /// Where, without credentials.
+        url: String,
+        /// Its version.
+        found: String,
+    },
+    /// The server has no `JetStream`.
+    #[error("nats-server at {url} has no JetStream; start it with -js, or with a jetstream block in its configuration")]
+    NoJetStream {
+        /// Where, without credentials.
+        url: String,
+    },
+}
+
+/// Connects, and checks that the server is new enough. Reconnects by itself from then on.
+pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, ConnectError> {
+    let (up, link) = watch::channel(Link::Up);
+    let last_error = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&last_error);
+    let mut options = authenticated(config)?
+        .name(name)
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .reconnect_delay_callback(|attempt| {
+            let window = Duration::from_millis(100).saturating_mul(1 << attempt.min(7)).min(LONGEST_RECONNECT_DELAY);
+            window.mul_f64(rand::random())
+        })
+        .event_callback(move |event| {
+            let link = match &event {
+                Event::Connected => Some(Link::Up),
+                Event::Disconnected | Event::Closed => Some(Link::Down),
+                Event::LameDuckMode => Some(Link::LameDuck),
+                Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => None,
+            };
+            if let Event::ServerError(error) = &event {
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            }
+            tracing::info!(%event, "nats");
+            if let Some(link) = link {
+                up.send_replace(link);
+            }
+            std::future::ready(())
+        });
+    if let Some(ca) = &config.tls_ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    if let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    if let Some(prefix) = &config.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    let url = shown(&config.url);
+    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
+    let client = options
+        .connect(servers)
+        .await
+        .map_err(|error| ConnectError::Unreachable { url: url.clone(), cause: error.to_string() })?;
+    let info = client.server_info();
+    if version(&info.version).is_none_or(|found| found < OLDEST_SERVER) {
+        return Err(ConnectError::TooOld { url, found: info.version });
+    }
+    if !info.jetstream {
+        return Err(ConnectError::NoJetStream { url });
+    }
+    Ok(Connection { client, link, last_error })
+}
+
+/// A URL list without its credentials.
+#[must_use]
+pub fn shown(urls: &str) -> String {
+    let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}://***@{}", &url[..scheme], &url[at + 1..]),
+        (None, Some(at)) => format!("***@{}", &url[at + 1..]),
+        _ => url.to_owned(),
+    };
+    urls.split(',').map(|url| hide(url.trim())).collect::<Vec<_>>().join(",")
+}
+
+fn version(text: &str) -> Option<(u64, u64, u64)> {
+    let core = text.split(['-', '+']).next()?;
+    let mut parts = core.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+/// Files are read again at each connect, so that a rotation needs no restart; they are read once here as well, so that a
+/// missing file stops the start with its own name.
+fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+    let from_file = |path: &PathBuf, kind: fn(PathBuf) -> Source| {
+        let source = kind(path.clone());
+        source.read(b"nonce").map(|_| source).map_err(|error| ConnectError::Credentials {
+            path: path.display().to_string(),
+            cause: error.to_string(),
+        })
+    };
+    let source = if let Some(path) = &config.creds {
+        from_file(path, Source::Creds)?
+    } else if let Some(path) = &config.nkey {
+        from_file(path, Source::Nkey)?
+    } else if let Some(user) = &config.user {
+        if let Some(path) = &config.password_file {
+            let user = user.clone();
+            let source = Source::PasswordFile(user, path.clone());
+            source.read(b"").map_err(|error| ConnectError::Credentials {
+                path: path.display().to_string(),
+                cause: error.to_string(),
+            })?;
+            source
+        } else {
+            let password = config.password.as_ref().map_or("", |secret| secret.expose());
+            return Ok(ConnectOptions::with_user_and_password(user.clone(), password.to_owned()));
+        }
+    } else if let Some(token) = &config.token {
+        return Ok(ConnectOptions::with_token(token.expose().to_owned()));
+    } else {
+        return Ok(ConnectOptions::new());
+    };
+    let source = Arc::new(source);
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        let source = Arc::clone(&source);
+        async move { source.read(&nonce).map_err(AuthError::new) }
+    }))
+}
+
+enum Source {
+    Creds(PathBuf),
+    Nkey(PathBuf),
+    PasswordFile(String, PathBuf),
+}
+
+impl Source {
+    fn read(&self, nonce: &[u8]) -> Result<Auth, std::io::Error> {
+        let mut auth = Auth::new();
+        let sign = |seed: &str| {
+            let pair = nkeys::KeyPair::from_seed(seed).map_err(|_| std::io::Error::other("it holds no valid nkey seed"))?;
+            let signature = pair.sign(nonce).map_err(|_| std::io::Error::other("its nkey seed cannot sign"))?;
+            Ok::<_, std::io::Error>((pair.public_key(), signature))
+        };
+        match self {
+            Self::Creds(path) => {
+                let text = std::fs::read_to_string(path)?;
+                let jwt = section(&text, "NATS USER JWT")
+                    .ok_or_else(|| std::io::Error::other("it has no section NATS USER JWT"))?;
+                let seed = section(&text, "USER NKEY SEED")
+                    .ok_or_else(|| std::io::Error::other("it has no section USER NKEY SEED"))?;
+                auth.signature = Some(sign(seed)?.1);
+                auth.jwt = Some(jwt.to_owned());
+            }
+            Self::Nkey(path) => {
+                let text = std::fs::read_to_string(path)?;
+                let seed = text.lines().map(str::trim).find(|line| line.starts_with('S')).unwrap_or_default();
+                let (public, signature) = sign(seed)?;
+                auth.nkey = Some(public);
+                auth.signature = Some(signature);
+            }
+            Self::PasswordFile(user, path) => {
+                auth.username = Some(user.clone());
+                auth.password = Some(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned());
+            }
+        }
+        Ok(auth)
+    }
+}
+
+/// The line between `-----BEGIN <name>-----` and its end.
+fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.by_ref().find(|line| line.starts_with('-') && line.contains("BEGIN") && line.contains(name))?;
+    lines.find(|line| !line.is_empty()).filter(|line| !line.starts_with('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_has_no_credentials() {
+        assert_eq!(shown("nats://bob:s3cret@a:4222, tls://b:4222"), "nats://***@a:4222,tls://b:4222");
+        assert_eq!(shown("token@host"), "***@host");
+        assert_eq!(shown("nats://a:p@ss@h"), "nats://***@h");
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(version("2.12.8"), Some((2, 12, 8)));
+        assert_eq!(version("2.14.0-RC.1"), Some((2, 14, 0)));
+        assert!(version("2.9.25").is_some_and(|found| found < OLDEST_SERVER));
+        assert_eq!(version("weekly"), None);
+    }
+
+    #[test]
+    fn a_creds_file_is_read_by_its_sections() {
+        let text = "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n\n\
+                    -----BEGIN USER NKEY SEED-----\nSUAX\n------END USER NKEY SEED------\n";
+        assert_eq!(section(text, "NATS USER JWT"), Some("eyJ0"));
+        assert_eq!(section(text, "USER NKEY SEED"), Some("SUAX"));
+        assert_eq!(section("nothing", "USER NKEY SEED"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! One delivered command: kept alive while it is worked on, and settled once, by value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderValue, Message, Subject};
+use bytes::Bytes;
+
+use super::requests::{RequestError, Requests};
+use super::streams::ACK_WAIT;
+use super::subjects::{Subjects, Verb};
+use crate::crash::{self, CrashPoint};
+use crate::domain::{CommandId, Pool, Reason, Refusal};
+use crate::wire::dead_letter::DeadLetter;
+use crate::wire::publish::PubAck;
+
+/// Progress is told at a third of the ack wait.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(ACK_WAIT.as_secs() / 3);
+const PATIENCE: Duration = Duration::from_secs(5);
+const ACK_TRIES: usize = 3;
+
+/// What becomes of a command's message.
+#[derive(Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Its outcome is stored: remove it.
+    Done,
+    /// It will not be carried out: store a dead letter, then remove it.
+    DeadLetter {
+        /// For the dead letter's subject; `None` where it could not be read.
+        command_id: Option<CommandId>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Deliver it again after a while.
+    Retry(Duration),
+    /// Another try has it in hand: say nothing, its own delivery will settle it.
+    Leave,
+}
+
+/// What deliveries have in common.
+#[derive(Debug)]
+pub struct Desk {
+    /// Sends acks and dead letters.
+    pub requests: Requests,
+    /// Names.
+    pub subjects: Subjects,
+    /// The pool that is served.
+    pub pool: Pool,
+    /// Its stream, for the header `Nats-Msg-Id` of dead letters.
+    pub stream: String,
+    /// `$JS.API`, or that of a domain.
+    pub api_prefix: String,
+}
+
+/// A command's message in hand.
+#[derive(Debug)]
+#[must_use = "a delivery that is dropped comes back only after the ack wait"]
+pub struct Delivery {
+    desk: Arc<Desk>,
+    verb: Verb,
+    reply: Subject,
+    subject: Subject,
+    body: Bytes,
+    /// How often the server has delivered it; not exact.
+    deliveries: u64,
+    /// Its place in its queue.
+    sequence: u64,
+}
+
+impl Delivery {
+    /// Takes a pulled message. `None` where it is no message of a consumer.
+    pub fn new(desk: Arc<Desk>, message: Message) -> Option<Self> {
+        let Message { subject, reply, payload, .. } = message;
+        let reply = reply?;
+        let (deliveries, sequence) = read_reply(&reply)?;
+        let token = subject.rsplit('.').next()?;
+        let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == token)?;
+        Some(Self { desk, verb, reply, subject, body: payload, deliveries, sequence })
+    }
+
+    /// The command.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// What it asks for.
+    #[must_use]
+    pub fn verb(&self) -> Verb {
+        self.verb
+    }
+
+    /// How often the server has delivered it, this time included; a hint.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// Its place in its queue.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// What [`Progress::tell`] needs; cheap.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress { requests: self.desk.requests.clone(), reply: self.reply.clone() }
+    }
+
+    /// Does with the message what the verdict says. Says how it went, for the log.
+    pub async fn settle(self, verdict: Verdict) -> Settled {
+        match verdict {
+            Verdict::Done => self.ack().await,
+            Verdict::DeadLetter { command_id, refusal } => self.bury(command_id, refusal).await,
+            Verdict::Retry(after) => self.nak(after).await,
+            Verdict::Leave => Settled::Left,
+        }
+    }
+
+    /// The ack is a request, so that we know it has arrived. After three tries it is left: the command comes back, finds
+    /// its outcome, and is acked then.
+    async fn ack(self) -> Settled {
+        for _ in 0..ACK_TRIES {
+            match self.desk.requests.send(self.reply.clone(), None, Bytes::from_static(b"+ACK"), PATIENCE).await {
+                Ok(_) => return Settled::Acked,
+                Err(RequestError::NoResponders | RequestError::TimedOut) => {}
+                Err(RequestError::Disconnected | RequestError::Unsendable(_)) => break,
+            }
+        }
+        Settled::Left
+    }
+
+    async fn nak(self, after: Duration) -> Settled {
+        let body = format!("-NAK {{\"delay\":{}}}", after.as_nanos());
+        let sent = self.desk.requests.client().publish(self.reply.clone(), body.into());
+        match tokio::time::timeout(PATIENCE, sent).await {
+            Ok(Ok(())) => Settled::Delayed,
+            Ok(Err(_)) | Err(_) => Settled::Left,
+        }
+    }
+
+    /// The command is removed only after its dead letter is stored: a crash between the two stores it once, since the
+    /// next delivery finds it there.
+    async fn bury(self, command_id: Option<CommandId>, refusal: Refusal) -> Settled {
+        crash::point(CrashPoint::Refused);
+        let letter = DeadLetter {
+            refusal,
+            subject: self.subject.to_string(),
+            sequence: self.sequence,
+            deliveries: self.deliveries,
+            body: self.body.clone(),
+        };
+        match self.store(command_id.as_ref(), &letter).await {
+            Ok(first) => {
+                crash::point(CrashPoint::DeadLetterStored);
+                let reason = letter.refusal.reason;
+                match self.ack().await {
+                    Settled::Acked => Settled::Buried { reason, first },
+                    other => other,
+                }
+            }
+            Err(why) => {
+                tracing::warn!(error = %why, "a dead letter could not be stored; the command stays in its queue");
+                self.nak(Duration::from_secs(1)).await
+            }
+        }
+    }
+
+    /// Stores the dead letter, compared and set against the newest one of the same command id; `false` where it is there
+    /// already.
+    async fn store(&self, command_id: Option<&CommandId>, letter: &DeadLetter) -> Result<bool, String> {
+        let subject = self.desk.subjects.dead(&self.desk.pool, self.verb, command_id);
+        let mut newest = 0;
+        for _ in 0..ACK_TRIES {
+            let mut headers = HeaderMap::new();
+            for (name, value) in letter.headers() {
+                headers.insert(name, HeaderValue::from(value.as_str()));
+            }
+            headers.insert("Nats-Msg-Id", format!("{}-{}", self.desk.stream, self.sequence).as_str());
+            if command_id.is_some() {
+                headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(newest));
+            }
+            let answer =
+                self.desk.requests.send(subject.clone(), Some(headers), letter.body.clone(), PATIENCE).await;
+            match answer.map(|message| PubAck::read(&message.payload)) {
+                Ok(Ok(ack)) => return Ok(!ack.duplicate),
+                Ok(Err(error)) if error.is_wrong_last_sequence() => {
+                    let Some((sequence, same)) = self.newest(&subject, letter).await? else { continue };
+                    if same {
+                        return Ok(false);
+                    }
+                    newest = sequence;
+                }
+                Ok(Err(error)) => return Err(error.to_string()),
+                // It may be stored all the same; the next round finds out.
+                Err(error @ (RequestError::NoResponders | RequestError::TimedOut)) => tracing::debug!(%error),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err("no answer".into())
+    }
+
+    /// The newest dead letter on a subject, and whether it is this very one: the same message, or a copy of it that was
+    /// refused for the same reason.
+    async fn newest(&self, subject: &str, letter: &DeadLetter) -> Result<Option<(u64, bool)>, String> {
+        let stream = self.desk.subjects.dead_stream();
+        let stored = super::stored::last(&self.desk.requests, &self.desk.api_prefix, &stream, subject)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(stored.map(|message| {
+            let same = message.body == letter.body
+                && letter.headers().iter().any(|(name, value)| {
+                    *name == crate::wire::dead_letter::REASON && message.header(name) == Some(value.as_str())
+                });
+            (message.sequence, same)
+        }))
+    }
+}
+
+/// Tells the server that a command is being worked on. It proves nothing about ownership: the event log does.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    requests: Requests,
+    reply: Subject,
+}
+
+impl Progress {
+    /// Restarts the message's ack wait.
+    pub async fn tell(&self) {
+        let sent = self.requests.client().publish(self.reply.clone(), Bytes::from_static(b"+WPI"));
+        // A progress ack that does not get out in time is worth nothing later.
+        let _ = tokio::time::timeout(PATIENCE, sent).await;
+    }
+}
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Removed from the queue.
+    Acked,
+    /// Removed from the queue, its dead letter is stored; `first` unless an earlier delivery had stored it.
+    Buried {
+        /// Why.
+        reason: Reason,
+        /// Whether this delivery stored it.
+        first: bool,
+    },
+    /// It comes again after the delay.
+    Delayed,
+    /// It comes again after the ack wait, unless another delivery of it is settled first.
+    Left,
+}
+
+/// Deliveries and stream sequence from an ack subject, `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.…`, or with
+/// domain and account hash after `ACK` (nats-server, `server/consumer.go`).
+fn read_reply(reply: &str) -> Option<(u64, u64)> {
+    let tokens: Vec<&str> = reply.split('.').collect();
+    let at = match tokens.len() {
+        9 => 4,
+        n if n >= 11 => 6,
+        _ => return None,
+    };
+    (tokens[0] == "$JS" && tokens[1] == "ACK").then_some(())?;
+    Some((tokens[at].parse().ok()?, tokens[at + 1].parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_and_sequence_are_read_from_both_forms_of_an_ack_subject() {
+        assert_eq!(read_reply("$JS.ACK.ENLIST_CMD_a.provision.2.17.9.1700000000.5"), Some((2, 17)));
+        assert_eq!(read_reply("$JS.ACK._.hash.ENLIST_CMD_a.provision.3.18.9.1700000000.5.rnd"), Some((3, 18)));
+        assert_eq!(read_reply("_INBOX.x"), None);
+    }
+}

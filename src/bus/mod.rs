@@ -1,0 +1,9 @@
+//! The broker: what of NATS the rest of the house needs, and nothing that the rest decides.
+
+pub mod connection;
+pub mod delivery;
+pub mod pull;
+pub mod requests;
+pub mod stored;
+pub mod streams;
+pub mod subjects;

@@ -1,0 +1,176 @@
+//! Every subject, stream and consumer name, each in one function; only validated names can get in.
+
+use crate::domain::{CommandId, Pool, Prefix, State, WorkerId, WorkerKey};
+
+/// What a publisher asks for; the last token of a command's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// Make a worker.
+    Provision,
+    /// Remove a worker.
+    Terminate,
+    /// Hold a pool at a size.
+    Pool,
+    /// Compare the records with the world.
+    Sweep,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 4] = [Self::Provision, Self::Terminate, Self::Pool, Self::Sweep];
+
+    /// The token in subjects and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Terminate => "terminate",
+            Self::Pool => "pool",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// The names of one fleet's objects.
+#[derive(Debug, Clone)]
+pub struct Subjects {
+    prefix: Prefix,
+    upper: String,
+}
+
+impl Subjects {
+    /// The names under `prefix`.
+    #[must_use]
+    pub fn new(prefix: &Prefix) -> Self {
+        Self { prefix: prefix.clone(), upper: prefix.as_str().to_ascii_uppercase() }
+    }
+
+    /// The fleet.
+    #[must_use]
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Where a command is published.
+    #[must_use]
+    pub fn command(&self, pool: &Pool, verb: Verb) -> String {
+        format!("{}.cmd.{pool}.{}", self.prefix, verb.as_str())
+    }
+
+    /// The work queue of a pool.
+    #[must_use]
+    pub fn command_stream(&self, pool: &Pool) -> String {
+        format!("{}_CMD_{pool}", self.upper)
+    }
+
+    /// The stream that is the record.
+    #[must_use]
+    pub fn event_stream(&self) -> String {
+        format!("{}_EVENTS", self.upper)
+    }
+
+    /// The stream of dead letters.
+    #[must_use]
+    pub fn dead_stream(&self) -> String {
+        format!("{}_DEAD", self.upper)
+    }
+
+    /// The bucket with the newest event of each worker.
+    #[must_use]
+    pub fn view_bucket(&self) -> String {
+        format!("{}_workers", self.prefix)
+    }
+
+    /// The stream behind that bucket.
+    #[must_use]
+    pub fn view_stream(&self) -> String {
+        format!("KV_{}", self.view_bucket())
+    }
+
+    /// Every subject on which events are written.
+    #[must_use]
+    pub fn log_all(&self) -> String {
+        format!("{}.log.*.*.*", self.prefix)
+    }
+
+    /// Where an event is written; only enlist may.
+    #[must_use]
+    pub fn log(&self, key: &WorkerKey, state: State) -> String {
+        format!("{}.log.{}.{}.{}", self.prefix, key.pool, key.worker_id, state.as_str())
+    }
+
+    /// What the server makes of [`Self::log_all`].
+    #[must_use]
+    pub fn log_transform(&self) -> String {
+        format!("{}.events.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
+    }
+
+    /// Every event.
+    #[must_use]
+    pub fn events_all(&self) -> String {
+        format!("{}.events.*.*.*", self.prefix)
+    }
+
+    /// Every event of a pool.
+    #[must_use]
+    pub fn events_of_pool(&self, pool: &Pool) -> String {
+        format!("{}.events.{pool}.*.*", self.prefix)
+    }
+
+    /// Every event of a worker: the one filter of compare-and-set.
+    #[must_use]
+    pub fn events_of(&self, key: &WorkerKey) -> String {
+        format!("{}.events.{}.{}.*", self.prefix, key.pool, key.worker_id)
+    }
+
+    /// Worker and state of an event's subject.
+    #[must_use]
+    pub fn read_event(subject: &str) -> Option<(WorkerId, State)> {
+        let mut tokens = subject.split('.').skip(3);
+        let worker = WorkerId::new(tokens.next()?).ok()?;
+        let state = State::from_token(tokens.next()?)?;
+        tokens.next().is_none().then_some((worker, state))
+    }
+
+    /// What the view makes of an event's subject.
+    #[must_use]
+    pub fn view_transform(&self) -> String {
+        format!("$KV.{}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.view_bucket())
+    }
+
+    /// Every dead letter.
+    #[must_use]
+    pub fn dead_all(&self) -> String {
+        format!("{}.dead.*.*.*", self.prefix)
+    }
+
+    /// Where a dead letter is stored; `_` stands for a command id that could not be read.
+    #[must_use]
+    pub fn dead(&self, pool: &Pool, verb: Verb, command_id: Option<&CommandId>) -> String {
+        format!("{}.dead.{pool}.{}.{}", self.prefix, verb.as_str(), command_id.map_or("_", CommandId::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let subjects = Subjects::new(&Prefix::new("enlist").unwrap());
+        let pool = Pool::new("gpu-a").unwrap();
+        let key = WorkerKey::new(pool.clone(), WorkerId::new("w-1").unwrap());
+        assert_eq!(subjects.command(&pool, Verb::Provision), "enlist.cmd.gpu-a.provision");
+        assert_eq!(subjects.command_stream(&pool), "ENLIST_CMD_gpu-a");
+        assert_eq!(subjects.log(&key, State::Registered), "enlist.log.gpu-a.w-1.registered");
+        assert_eq!(subjects.events_of(&key), "enlist.events.gpu-a.w-1.*");
+        assert_eq!(subjects.log_transform(), "enlist.events.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}");
+        assert_eq!(subjects.view_transform(), "$KV.enlist_workers.{{wildcard(1)}}.{{wildcard(2)}}");
+        assert_eq!(subjects.dead(&pool, Verb::Terminate, None), "enlist.dead.gpu-a.terminate._");
+        assert_eq!(
+            Subjects::read_event("enlist.events.gpu-a.w-1.registered"),
+            Some((WorkerId::new("w-1").unwrap(), State::Registered))
+        );
+        assert_eq!(Subjects::read_event("enlist.events.gpu-a._.sizing"), None);
+    }
+}

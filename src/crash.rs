@@ -1,0 +1,69 @@
+//! Points between two effects at which a test lets a replica die; empty in every build without `crash-points`.
+
+/// Every point between two effects on the way of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// A provision is in hand, nothing is written.
+    ProvisionReceived,
+    /// The claim is stored, the provider has not been called.
+    Claimed,
+    /// A takeover is stored, the provider has not been called again.
+    TakenOver,
+    /// The instance exists, its event is not stored.
+    Created,
+    /// `provisioned` is stored; a register request may be under way.
+    CreatedStored,
+    /// The scheduler has answered, the outcome is not stored.
+    Registered,
+    /// The outcome is stored, the command is not acked.
+    OutcomeStored,
+    /// A terminate is in hand, nothing is written.
+    TerminateReceived,
+    /// `terminating` is stored, the scheduler has not been told.
+    TerminatingStored,
+    /// The scheduler has been told, the instance still runs.
+    Unregistered,
+    /// The instance is gone, its final event is not stored.
+    Removed,
+    /// `terminated` is stored, the command is not acked.
+    TerminatedStored,
+    /// A command is refused, its dead letter is not stored.
+    Refused,
+    /// The dead letter is stored, the command is not acked.
+    DeadLetterStored,
+}
+
+impl CrashPoint {
+    /// Every point, for the test that walks them.
+    pub const ALL: [Self; 14] = [
+        Self::ProvisionReceived,
+        Self::Claimed,
+        Self::TakenOver,
+        Self::Created,
+        Self::CreatedStored,
+        Self::Registered,
+        Self::OutcomeStored,
+        Self::TerminateReceived,
+        Self::TerminatingStored,
+        Self::Unregistered,
+        Self::Removed,
+        Self::TerminatedStored,
+        Self::Refused,
+        Self::DeadLetterStored,
+    ];
+}
+
+/// Ends the process here, without a word, where the environment variable `ENLIST_CRASH_AT` names this point.
+#[inline]
+pub fn point(here: CrashPoint) {
+    #[cfg(feature = "crash-points")]
+    {
+        use std::sync::LazyLock;
+        static AT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ENLIST_CRASH_AT").ok());
+        if AT.as_deref() == Some(format!("{here:?}").as_str()) {
+            std::process::abort();
+        }
+    }
+    #[cfg(not(feature = "crash-points"))]
+    let _ = here;
+}

@@ -1,0 +1,258 @@
+//! The first phase: one event, compare-and-set, makes a worker this command's; or tells what became of it before.
+
+use super::hold::Hold;
+use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
+use crate::crash::{self, CrashPoint};
+use crate::domain::{
+    Claim, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerId, WorkerKey, WorkerType,
+};
+use crate::journal::{AppendError, Entry, Journal};
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+
+/// How often a claim may lose to a claim that is gone when it looks.
+const ROUNDS: usize = 8;
+
+/// Where a provision stands once its worker's head is known.
+pub(super) enum Position {
+    /// This try goes on with it.
+    Held(Hold),
+    /// Its outcome is stored already.
+    Settled(Worker),
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    pub(super) async fn claim(&self, order: &DynamicWorkerConfig, registration: bool) -> Result<Position, Stop> {
+        match (self.provider.inventory(), &order.worker_id) {
+            (None, Some(id)) => self.claim_named(order, id.clone(), registration).await,
+            (None, None) => {
+                let id = WorkerId::derived(&order.pool, &order.command_id);
+                self.claim_named(order, id, registration).await
+            }
+            (Some(hosts), Some(id)) if hosts.contains(id) => self.claim_named(order, id.clone(), registration).await,
+            (Some(_), Some(id)) => {
+                let detail = format!("worker_id: found {:?}, expected a host of pool {}", id.as_str(), order.pool);
+                Err(Refusal::new(Reason::Invalid, detail).into())
+            }
+            (Some(hosts), None) => self.claim_host(order, hosts, registration).await,
+        }
+    }
+
+    /// Claims one name. Most names are free, so the write comes first and the head is read only when it is refused.
+    async fn claim_named(
+        &self,
+        order: &DynamicWorkerConfig,
+        id: WorkerId,
+        registration: bool,
+    ) -> Result<Position, Stop> {
+        let key = WorkerKey::new(order.pool.clone(), id);
+        let may_start = self.may_start(order).await?;
+        let mut known = None;
+        for _ in 0..ROUNDS {
+            if let (None, Ok(())) = (&known, &may_start) {
+                match self.open(order, &key, None, registration).await {
+                    Ok(hold) => return Ok(Position::Held(hold)),
+                    Err(AppendError::Conflict) => {}
+                    Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+                }
+            }
+            known = self.journal.head(&key).await?;
+            match known.take() {
+                // Nobody has begun it, and it may not begin.
+                None => may_start.clone()?,
+                Some(head) => match self.resume(order, head).await? {
+                    Resumed::At(position) => return Ok(position),
+                    Resumed::Free(head) => {
+                        may_start.clone()?;
+                        match self.open(order, &key, Some(&head), registration).await {
+                            Ok(hold) => return Ok(Position::Held(hold)),
+                            Err(AppendError::Conflict) => {}
+                            Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+                        }
+                    }
+                },
+            }
+        }
+        Err(Stop::Later("the worker's name is being fought over".into()))
+    }
+
+    /// Allocates the first free host; the claim is the allocation. A host that this command has had before is found
+    /// first, so that a redelivery does not take a second one.
+    async fn claim_host(
+        &self,
+        order: &DynamicWorkerConfig,
+        hosts: Vec<WorkerId>,
+        registration: bool,
+    ) -> Result<Position, Stop> {
+        let mut free = Vec::new();
+        for id in hosts {
+            let key = WorkerKey::new(order.pool.clone(), id);
+            let history = self.journal.history(&key).await?;
+            if history.iter().any(|entry| entry.worker.command_id == order.command_id) {
+                return self.claim_named(order, key.worker_id, registration).await;
+            }
+            if history.last().is_none_or(|head| head.worker.state.is_final()) {
+                free.push((key, history.into_iter().last()));
+            }
+        }
+        self.may_start(order).await??;
+        for (key, head) in free {
+            match self.open(order, &key, head.as_ref(), registration).await {
+                Ok(hold) => return Ok(Position::Held(hold)),
+                // Another command was quicker: try the next host.
+                Err(AppendError::Conflict) => {}
+                Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+            }
+        }
+        Err(Refusal::new(Reason::Quota, format!("pool {} has no free host", order.pool)).into())
+    }
+
+    /// Whether a command that nobody has begun may begin: it has not expired and the pool has room. The room is only
+    /// looked at here; [`Self::admit`] holds the limit once the claim has its place in the log.
+    async fn may_start(&self, order: &DynamicWorkerConfig) -> Result<Result<(), Refusal>, Stop> {
+        let now = self.now();
+        if let Some(expires_at) = order.expires_at.filter(|at| *at < now) {
+            let detail = format!("expires_at: found {expires_at}, expected a time after {now}, when it would have started");
+            return Ok(Err(Refusal::new(Reason::Expired, detail)));
+        }
+        if let Some(max) = self.config.max_workers
+            && self.journal.live(&order.pool).await? >= max
+        {
+            return Ok(Err(Self::pool_is_full(order.pool.as_str(), max)));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Written before the provider is called: a crash between the two leaves a claim to resume, never an instance that
+    /// nobody knows.
+    async fn open(
+        &self,
+        order: &DynamicWorkerConfig,
+        key: &WorkerKey,
+        head: Option<&Entry>,
+        registration: bool,
+    ) -> Result<Hold, AppendError> {
+        let claim = Claim {
+            pool: key.pool.clone(),
+            worker_id: key.worker_id.clone(),
+            worker_type: self.provider.worker_type(),
+            command_id: order.command_id.clone(),
+            correlation_id: order.correlation_id.clone(),
+            spec_hash: order.spec_hash.clone(),
+            provider: self.provider.name().to_owned(),
+            capabilities: order.spec.capabilities(),
+            registration,
+        };
+        let worker = Step::Claim(Box::new(claim))
+            .apply(head.map(|entry| &entry.worker), self.now())
+            .map_err(|_| AppendError::Conflict)?;
+        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.next_writer()).await
+    }
+
+    /// What a command finds that is not the first to come to its worker.
+    async fn resume(&self, order: &DynamicWorkerConfig, head: Entry) -> Result<Resumed, Stop> {
+        let worker = &head.worker;
+        if worker.command_id != order.command_id {
+            return self.resume_beside_another(order, head).await;
+        }
+        Self::same_content(order, worker)?;
+        match worker.state {
+            State::Registered | State::RegistrationFailed => Ok(Resumed::At(Position::Settled(head.worker))),
+            State::Provisioned if worker.registration.status == RegistrationStatus::Disabled => {
+                Ok(Resumed::At(Position::Settled(head.worker)))
+            }
+            State::Provisioning | State::Provisioned => self.take_over(head).await,
+            State::Terminating => match Self::closed_by_enlist(order, worker) {
+                Some(refusal) => {
+                    let mut hold = Hold::resume(head, self.next_writer());
+                    let stored = hold.advance(&self.journal, Step::TakeOver, self.now()).await;
+                    self.or_undo(&hold, stored, None).await?;
+                    self.close(&mut hold, refusal).await?;
+                    Ok(Resumed::At(Position::Settled(hold.into_worker())))
+                }
+                None => Err(Stop::Later("the worker is being terminated".into())),
+            },
+            State::Terminated | State::Failed | State::Lost => {
+                // A try that died in the middle of a create may have left an instance, or a registration, behind a
+                // terminate that found nothing to remove.
+                self.undo(worker, None).await?;
+                match Self::closed_by_enlist(order, worker) {
+                    Some(refusal) => Err(refusal.into()),
+                    None => Ok(Resumed::At(Position::Settled(head.worker))),
+                }
+            }
+        }
+    }
+
+    async fn resume_beside_another(&self, order: &DynamicWorkerConfig, head: Entry) -> Result<Resumed, Stop> {
+        let worker = &head.worker;
+        if worker.worker_type == WorkerType::Static && worker.state.is_final() {
+            let history = self.journal.history(&worker.key()).await?;
+            // This command had the host before, and its outcome with it.
+            return match history.into_iter().rev().find(|entry| entry.worker.command_id == order.command_id) {
+                None => Ok(Resumed::Free(head)),
+                Some(entry) => {
+                    Self::same_content(order, &entry.worker)?;
+                    Ok(Resumed::At(Position::Settled(entry.worker)))
+                }
+            };
+        }
+        let (state, by) = (worker.state.as_str(), &worker.command_id);
+        let detail =
+            format!("worker_id: {} belongs to command {by} and is {state}; expected a name that is free", worker.key());
+        Err(Refusal::new(Reason::Conflict, detail).into())
+    }
+
+    fn same_content(order: &DynamicWorkerConfig, worker: &Worker) -> Result<(), Refusal> {
+        if worker.spec_hash == order.spec_hash {
+            return Ok(());
+        }
+        let detail = format!(
+            "command_id: {} came before with another content (fingerprint {}, now {})",
+            order.command_id,
+            worker.spec_hash.as_str(),
+            order.spec_hash.as_str()
+        );
+        Err(Refusal::new(Reason::Conflict, detail))
+    }
+
+    /// The dead letter that a worker's record announces, where enlist itself has ended it.
+    fn closed_by_enlist(order: &DynamicWorkerConfig, worker: &Worker) -> Option<Refusal> {
+        let ended_by = worker.ended_by.as_ref()?;
+        if ended_by.command_id.as_ref() != Some(&order.command_id) {
+            return None;
+        }
+        match ended_by.reason.as_deref() {
+            Some("quota") => Some(Refusal::new(Reason::Quota, format!("pool {} was full", worker.pool))),
+            Some("exhausted") => Some(Self::exhausted(worker)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn exhausted(worker: &Worker) -> Refusal {
+        let last = worker.error.as_ref().map_or("its replica died", |fault| &fault.message);
+        let detail = format!("tried {MAX_IDLE_TRIES} times without progress; the last time: {last}");
+        Refusal::new(Reason::Exhausted, detail)
+    }
+
+    /// The epoch is the fence: whoever held the worker before fails at its next write.
+    async fn take_over(&self, head: Entry) -> Result<Resumed, Stop> {
+        let mut hold = Hold::resume(head, self.next_writer());
+        let next =
+            hold.after(Step::TakeOver, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        if next.attempts >= MAX_IDLE_TRIES {
+            let refusal = Self::exhausted(hold.worker());
+            self.close(&mut hold, refusal).await?;
+        }
+        let stored = hold.store(&self.journal, next).await;
+        self.or_undo(&hold, stored, None).await?;
+        crash::point(CrashPoint::TakenOver);
+        Ok(Resumed::At(Position::Held(hold)))
+    }
+}
+
+enum Resumed {
+    At(Position),
+    /// The host is free again; this is its last event.
+    Free(Entry),
+}

@@ -1,0 +1,84 @@
+//! The provider's part: make the instance, or learn why not and what now.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::hold::Hold;
+use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
+use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Standing, Step, Worker};
+use crate::journal::Journal;
+use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
+use crate::registration::WorkerRegistrationPort;
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// Asks the provider. `None` where the worker has failed for good, which is then the record.
+    pub(super) async fn create(&self, hold: &mut Hold, order: &DynamicWorkerConfig) -> Result<Option<Instance>, Stop> {
+        let worker = hold.worker();
+        let request = LaunchRequest {
+            key: worker.key(),
+            command_id: worker.command_id.clone(),
+            spec_hash: worker.spec_hash.clone(),
+            epoch: worker.epoch,
+            spec: order.spec.clone(),
+        };
+        let begun = Instant::now();
+        let made = timeout(self.config.launch_timeout, self.provider.create_worker(&request)).await.unwrap_or_else(|_| {
+            // The instance may come to be after all: the next try looks it up by its key.
+            let message = format!("not made within launch_timeout ({:?})", self.config.launch_timeout);
+            Err(ProviderError::new(ErrorClass::Timeout, message))
+        });
+        self.signals(&order.pool).provider_call("create", outcome(&made), begun.elapsed());
+        let error = match made {
+            Ok(instance) => return Ok(Some(instance)),
+            Err(error) => error,
+        };
+        match error.class.standing() {
+            Standing::Final => {
+                let stored = hold.advance(&self.journal, Step::Fail(error.fault()), self.now()).await;
+                self.or_undo(hold, stored, None).await?;
+                Ok(None)
+            }
+            Standing::Counted if hold.worker().attempts + 1 >= MAX_IDLE_TRIES => {
+                self.stalled(hold, &error, true).await?;
+                let refusal = Self::exhausted(hold.worker());
+                self.close(hold, refusal).await.map(|()| None)
+            }
+            Standing::Counted => {
+                self.stalled(hold, &error, true).await?;
+                Err(error.into())
+            }
+            Standing::Patient => {
+                self.stalled(hold, &error, false).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes a failure that will be tried again part of the record, so that the next try, and whoever watches, knows.
+    async fn stalled(&self, hold: &mut Hold, error: &ProviderError, counted: bool) -> Result<(), Stop> {
+        let step = Step::Stalled { fault: error.fault(), counted };
+        let stored = hold.advance(&self.journal, step, self.now()).await;
+        self.or_undo(hold, stored, None).await
+    }
+
+    /// Removes the instance of a worker that is ending, and no other instance of its name.
+    pub(super) async fn remove_instance(
+        &self,
+        worker: &Worker,
+        instance_id: Option<&str>,
+        grace: Duration,
+    ) -> Result<(), ProviderError> {
+        let begun = Instant::now();
+        let removed = self.provider.terminate_worker(&worker.key(), instance_id, grace).await;
+        self.signals(&worker.pool).provider_call("terminate", outcome(&removed), begun.elapsed());
+        removed
+    }
+}
+
+fn outcome<T>(result: &Result<T, ProviderError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(error) => error.class.as_str(),
+    }
+}

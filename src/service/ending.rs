@@ -1,0 +1,56 @@
+//! How one try of a command ends. What becomes of the command's message follows from it and from nothing else.
+
+use crate::domain::{Refusal, Worker};
+use crate::journal::ReadError;
+use crate::provider::ProviderError;
+
+/// How one try of a command ended.
+#[derive(Debug)]
+#[must_use]
+pub enum Ending {
+    /// The outcome is stored, by this try or an earlier one.
+    Done(Box<Worker>),
+    /// The command will not be carried out.
+    Refused(Refusal),
+    /// It is to be tried again after a while.
+    Later(String),
+    /// Another try has the worker in hand; that one ends the command.
+    Superseded,
+}
+
+/// Why a try stopped before an outcome; the error of every phase.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// The command will not be carried out.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It is to be tried again after a while.
+    #[error("{0}")]
+    Later(String),
+    /// Another try has the worker in hand.
+    #[error("another try of this command has the worker in hand")]
+    Superseded,
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        Self::Later(error.to_string())
+    }
+}
+
+impl From<ProviderError> for Stop {
+    fn from(error: ProviderError) -> Self {
+        Self::Later(error.to_string())
+    }
+}
+
+impl From<Result<Worker, Stop>> for Ending {
+    fn from(result: Result<Worker, Stop>) -> Self {
+        match result {
+            Ok(worker) => Self::Done(Box::new(worker)),
+            Err(Stop::Refused(refusal)) => Self::Refused(refusal),
+            Err(Stop::Later(why)) => Self::Later(why),
+            Err(Stop::Superseded) => Self::Superseded,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The library's front door: the same path, for callers that have no queue.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::{DynamicWorkerConfig, Ending, TerminateWorkerConfig, WorkerManagementService};
+use crate::domain::{
+    Capabilities, CommandId, Refusal, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault,
+    WorkerId,
+};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
+
+/// Workers of one pool that are made at once.
+const POOL_CONCURRENCY: usize = 16;
+
+/// What a caller can count on of a worker that was provisioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerStatus {
+    /// The scheduler has accepted it.
+    Registered,
+    /// It is there; the scheduler was not told, or has not accepted it.
+    Ready,
+}
+
+/// A worker that is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerProvisioned {
+    /// Its name in its pool.
+    pub worker_id: WorkerId,
+    /// Registered, or only ready.
+    pub status: WorkerStatus,
+    /// What it offers.
+    pub capabilities: Capabilities,
+    /// `pool`, `provider`, `worker_type`, `command_id`, and `instance_id` and `endpoint` where there are such.
+    pub metadata: BTreeMap<String, String>,
+    /// The scheduler's side, with the error of a registration that failed.
+    pub registration: Registration,
+}
+
+/// The workers of a pool that was pre-warmed.
+#[derive(Debug)]
+pub struct PoolProvisioned {
+    /// One result for each worker asked for, in order.
+    pub workers: Vec<Result<WorkerProvisioned, WorkerManagementError>>,
+}
+
+/// Why a call of the library did not do as asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WorkerManagementError {
+    /// The provider could not make the worker, for good.
+    #[error("worker {worker_id} could not be made: {}: {}", fault.class.as_str(), fault.message)]
+    Failed {
+        /// The worker.
+        worker_id: WorkerId,
+        /// The provider's answer.
+        fault: WorkerFault,
+    },
+    /// The scheduler has refused the worker for good. The worker is there and stays.
+    #[error("worker {} is there, but the scheduler has refused it: {}: {}", worker.worker_id, fault.code, fault.message)]
+    RegistrationRejected {
+        /// The worker that stays.
+        worker: Box<WorkerProvisioned>,
+        /// The scheduler's answer.
+        fault: RegistrationFault,
+    },
+    /// The worker was terminated, or lost, before or while it was asked for.
+    #[error("worker {worker_id} is {}", state.as_str())]
+    Ended {
+        /// The worker.
+        worker_id: WorkerId,
+        /// Its final state.
+        state: State,
+    },
+    /// The call cannot be carried out as it is.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Provider or journal were in the way. What has been done is recorded: call again with the same command id to go on.
+    #[error("not finished, call again with the same command id to go on: {0}")]
+    Unfinished(String),
+    /// Another call, perhaps in another process, is carrying out the same command.
+    #[error("another call is carrying out this command")]
+    Superseded,
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// Provisions a worker and registers it as the service's settings say.
+    ///
+    /// A registration that fails does not fail the call: the worker is there, its status is [`WorkerStatus::Ready`], and
+    /// the registration's error stands beside it. Only a refusal for good is an error, and even then the worker stays.
+    pub async fn provision_worker(&self, config: &DynamicWorkerConfig) -> Result<WorkerProvisioned, WorkerManagementError> {
+        self.provision_worker_with_config(config, &self.config.registration()).await
+    }
+
+    /// Provisions a worker and registers it as `registration` says.
+    pub async fn provision_worker_with_config(
+        &self,
+        config: &DynamicWorkerConfig,
+        registration: &RegistrationConfig,
+    ) -> Result<WorkerProvisioned, WorkerManagementError> {
+        provisioned(finished(self.provision(config, registration).await)?)
+    }
+
+    /// Pre-warms `size` workers like `config`, each registered, some at a time. Called again with the same command id it
+    /// makes those that are missing. The workers' command ids are that of `config` with `-0`, `-1` … behind it.
+    pub async fn create_pool(&self, config: &DynamicWorkerConfig, size: usize) -> PoolProvisioned {
+        let registration = &self.config.registration();
+        let workers = stream::iter(0..size)
+            .map(|n| async move {
+                let command_id = CommandId::new(format!("{}-{n}", config.command_id))
+                    .map_err(|error| Refusal::new(crate::domain::Reason::Invalid, error.to_string()))?;
+                let one = DynamicWorkerConfig { command_id, worker_id: None, ..config.clone() };
+                self.provision_worker_with_config(&one, registration).await
+            })
+            .buffered(POOL_CONCURRENCY)
+            .collect()
+            .await;
+        PoolProvisioned { workers }
+    }
+
+    /// Tells the scheduler that a worker goes, waits for its drain, then removes the worker.
+    pub async fn terminate_worker(&self, config: &TerminateWorkerConfig) -> Result<(), WorkerManagementError> {
+        finished(self.terminate(config).await).map(|_| ())
+    }
+}
+
+fn finished(ending: Ending) -> Result<Worker, WorkerManagementError> {
+    match ending {
+        Ending::Done(worker) => Ok(*worker),
+        Ending::Refused(refusal) => Err(refusal.into()),
+        Ending::Later(why) => Err(WorkerManagementError::Unfinished(why)),
+        Ending::Superseded => Err(WorkerManagementError::Superseded),
+    }
+}
+
+fn provisioned(worker: Worker) -> Result<WorkerProvisioned, WorkerManagementError> {
+    let status = match worker.state {
+        State::Registered => WorkerStatus::Registered,
+        State::Provisioning | State::Provisioned | State::RegistrationFailed => WorkerStatus::Ready,
+        State::Failed => {
+            let fault = worker.error.unwrap_or(WorkerFault {
+                class: crate::domain::ErrorClass::Internal,
+                message: String::new(),
+                retryable: false,
+            });
+            return Err(WorkerManagementError::Failed { worker_id: worker.worker_id, fault });
+        }
+        State::Terminating | State::Terminated | State::Lost => {
+            return Err(WorkerManagementError::Ended { worker_id: worker.worker_id, state: worker.state });
+        }
+    };
+    let critical = match (&worker.registration.status, &worker.registration.error) {
+        (RegistrationStatus::Failed, Some(fault)) if fault.critical => Some(fault.clone()),
+        _ => None,
+    };
+    let there = WorkerProvisioned {
+        metadata: metadata(&worker),
+        worker_id: worker.worker_id,
+        status,
+        capabilities: worker.capabilities,
+        registration: worker.registration,
+    };
+    match critical {
+        None => Ok(there),
+        Some(fault) => Err(WorkerManagementError::RegistrationRejected { worker: Box::new(there), fault }),
+    }
+}
+
+fn metadata(worker: &Worker) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
+        ("pool".to_owned(), worker.pool.to_string()),
+        ("provider".to_owned(), worker.provider.clone()),
+        ("worker_type".to_owned(), worker.worker_type.as_str().to_owned()),
+        ("command_id".to_owned(), worker.command_id.to_string()),
+    ]);
+    let optional = [("instance_id", &worker.instance_id), ("endpoint", &worker.endpoint)];
+    metadata.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
+    metadata
+}

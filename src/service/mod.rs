@@ -1,0 +1,145 @@
+//! The path from a command to its outcome, and the library's front door to it.
+
+mod claim;
+mod create;
+mod ending;
+mod hold;
+mod library;
+mod provision;
+mod settings;
+mod terminate;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+
+use crate::domain::Pool;
+use crate::journal::{Journal, MemoryJournal, Writer};
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+use crate::registration::memory::MemoryScheduler;
+use crate::telemetry::signal::PoolSignals;
+
+pub use ending::{Ending, Stop};
+pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};
+pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig};
+
+/// Tells the time; an argument, so that simulation can turn it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Provisions workers, tells the scheduler, and writes every step into the journal.
+///
+/// Each step is written before the next is begun, compared and set against the worker's newest event. Whoever calls
+/// again with the same command id, in this process or another, goes on where the last try stopped.
+///
+/// ```
+/// use enlist::config::NullConfig;
+/// use enlist::provider::null::NullProvider;
+/// use enlist::registration::memory::MemoryScheduler;
+/// use enlist::{DynamicWorkerConfig, WorkerManagementConfig, WorkerManagementService, WorkerStatus};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), enlist::WorkerManagementError> {
+/// let service = WorkerManagementService::new_with_registration(
+///     NullProvider::new(NullConfig::default()),
+///     MemoryScheduler::default(),
+///     WorkerManagementConfig::default(),
+/// );
+/// let worker = service.provision_worker(&DynamicWorkerConfig::default()).await?;
+/// assert_eq!(worker.status, WorkerStatus::Registered);
+/// # Ok(()) }
+/// ```
+pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal = MemoryJournal> {
+    provider: P,
+    registration: Option<R>,
+    journal: J,
+    config: WorkerManagementConfig,
+    clock: Clock,
+    /// Names this replica in [`Writer`]s; another process, or this one restarted, has another.
+    replica: Arc<str>,
+    tries: AtomicU64,
+    signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
+}
+
+impl<P: WorkerProvider> WorkerManagementService<P, MemoryScheduler> {
+    /// A service that tells no scheduler.
+    #[must_use]
+    pub fn new(provider: P, config: WorkerManagementConfig) -> Self {
+        Self::build(provider, None, config)
+    }
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R> {
+    /// A service that registers every worker with the scheduler behind `registration`.
+    #[must_use]
+    pub fn new_with_registration(provider: P, registration: R, config: WorkerManagementConfig) -> Self {
+        Self::build(provider, Some(registration), config)
+    }
+
+    fn build(provider: P, registration: Option<R>, config: WorkerManagementConfig) -> Self {
+        Self {
+            provider,
+            registration,
+            journal: MemoryJournal::new(),
+            config,
+            clock: Arc::new(Timestamp::now),
+            replica: uuid::Uuid::new_v4().simple().to_string().into(),
+            tries: AtomicU64::new(0),
+            signals: RwLock::default(),
+        }
+    }
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// The same service on another journal.
+    #[must_use]
+    pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
+        let Self { provider, registration, journal: _, config, clock, replica, tries, signals } = self;
+        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals }
+    }
+
+    /// The same service on another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &J {
+        &self.journal
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &P {
+        &self.provider
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// A name for one try of one command: what tells our own write from another's when an answer was lost.
+    fn next_writer(&self) -> Writer {
+        format!("{}.{}", self.replica, self.tries.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {
+        if let Some(known) = self.signals.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
+            return known.clone();
+        }
+        let made = Arc::new(PoolSignals::new(pool, self.provider.name(), self.provider.worker_type()));
+        self.signals.write().unwrap_or_else(PoisonError::into_inner).entry(pool.clone()).or_insert(made).clone()
+    }
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> std::fmt::Debug for WorkerManagementService<P, R, J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerManagementService")
+            .field("provider", &self.provider.name())
+            .field("registration", &self.registration.is_some())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

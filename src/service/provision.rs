@@ -1,0 +1,182 @@
+//! A provision, top to bottom: claim, create, created, register, outcome.
+
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
+
+use super::claim::Position;
+use super::hold::{Hold, HoldError};
+use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
+use crate::crash::{self, CrashPoint};
+use crate::domain::{EndedBy, Reason, Refusal, RegistrationStatus, State, Step, Worker};
+use crate::journal::Journal;
+use crate::provider::{Instance, WorkerProvider};
+use crate::registration::{Registered, RegistrationConfig, WorkerRegistrationPort};
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// One try of a provision. Safe to call again, and at once from several replicas: see [`Ending`].
+    pub async fn provision(&self, order: &DynamicWorkerConfig, registration: &RegistrationConfig) -> Ending {
+        self.try_provision(order, registration).await.into()
+    }
+
+    async fn try_provision(
+        &self,
+        order: &DynamicWorkerConfig,
+        registration: &RegistrationConfig,
+    ) -> Result<Worker, Stop> {
+        crash::point(CrashPoint::ProvisionReceived);
+        let wanted = registration.enabled && self.registration.is_some();
+        let mut hold = match self.claim(order, wanted).await? {
+            Position::Settled(worker) => return Ok(worker),
+            Position::Held(hold) => hold,
+        };
+        if hold.worker().state == State::Provisioning {
+            crash::point(CrashPoint::Claimed);
+            self.admit(&mut hold).await?;
+            let Some(instance) = self.create(&mut hold, order).await? else {
+                return Ok(hold.into_worker());
+            };
+            crash::point(CrashPoint::Created);
+            let told = self.created(&mut hold, instance, registration).await?;
+            return self.outcome(hold, told).await;
+        }
+        // A replica died between `provisioned` and the outcome: the instance is there, the scheduler may have been told.
+        let told = self.register(hold.worker(), registration).await;
+        self.outcome(hold, Some(told)).await
+    }
+
+    /// Writes `provisioned`, and beside it asks the scheduler for the first time: the request carries the event's own
+    /// rev, and if the event loses its race the registration is taken back before anything else.
+    async fn created(
+        &self,
+        hold: &mut Hold,
+        instance: Instance,
+        registration: &RegistrationConfig,
+    ) -> Result<Option<Registered>, Stop> {
+        let Instance { instance_id, endpoint, capabilities, .. } = instance;
+        let step = Step::Created { instance_id: instance_id.clone(), endpoint, capabilities };
+        let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        if next.registration.status == RegistrationStatus::Disabled {
+            let stored = hold.store(&self.journal, next).await;
+            return self.or_undo(hold, stored, Some(&instance_id)).await.map(|()| None);
+        }
+        let announced = next.clone();
+        let both = {
+            let stored = pin!(hold.store(&self.journal, next));
+            let told = pin!(self.register(&announced, registration));
+            match select(stored, told).await {
+                Either::Left((Ok(()), told)) => {
+                    crash::point(CrashPoint::CreatedStored);
+                    Ok(told.await)
+                }
+                // The request under way is dropped here and taken back below.
+                Either::Left((Err(error), _)) => Err(error),
+                Either::Right((told, stored)) => stored.await.map(|()| told),
+            }
+        };
+        match both {
+            Ok(told) => Ok(Some(told)),
+            Err(error) => self.or_undo(hold, Err(error), Some(&instance_id)).await.map(|()| None),
+        }
+    }
+
+    /// Writes the outcome; with registration off it is `provisioned`, which stands already.
+    async fn outcome(&self, mut hold: Hold, told: Option<Registered>) -> Result<Worker, Stop> {
+        if let Some(Registered { attempts, fault }) = told {
+            crash::point(CrashPoint::Registered);
+            let step = match fault.clone() {
+                None => Step::Registered { attempts },
+                Some(fault) => Step::RegistrationFailed { attempts, fault },
+            };
+            let stored = hold.advance(&self.journal, step, self.now()).await;
+            let instance_id = hold.worker().instance_id.clone();
+            self.or_undo(&hold, stored, instance_id.as_deref()).await?;
+            // Told only once the outcome is the record, so that counter and log agree with it.
+            if let Some(fault) = &fault {
+                self.signals(&hold.worker().pool).registration_failed(hold.worker(), fault);
+            }
+        }
+        crash::point(CrashPoint::OutcomeStored);
+        Ok(hold.into_worker())
+    }
+
+    /// What a refused write means on the way of a provision. Whoever wrote in between either goes on with the same
+    /// command, and then this try has nothing left to do, or ends the worker, and then what this try has made must go.
+    pub(super) async fn or_undo(
+        &self,
+        hold: &Hold,
+        stored: Result<(), HoldError>,
+        instance_id: Option<&str>,
+    ) -> Result<(), Stop> {
+        match stored {
+            Ok(()) => return Ok(()),
+            Err(HoldError::Lost) => {}
+            Err(HoldError::Away(why)) => return Err(Stop::Later(why)),
+            Err(HoldError::Refused(refused)) => return Err(Stop::Later(refused.to_string())),
+        }
+        let Some(head) = self.journal.head(&hold.worker().key()).await? else {
+            return Err(Stop::Later("the worker's events are gone from the log".into()));
+        };
+        if head.worker.command_id != hold.worker().command_id {
+            return Err(Stop::Superseded);
+        }
+        match head.worker.state {
+            State::Terminating | State::Terminated | State::Failed | State::Lost => {
+                self.undo(&head.worker, instance_id).await?;
+                // Not acked before the final event is stored: the next delivery finds it, or waits on.
+                Err(Stop::Later("the worker was terminated while it was being provisioned".into()))
+            }
+            State::Provisioning | State::Provisioned | State::Registered | State::RegistrationFailed => {
+                Err(Stop::Superseded)
+            }
+        }
+    }
+
+    /// Takes back what a provision may have done to a worker that is ending or has ended: the scheduler first, under
+    /// the ending's own epoch, then the instance. The other side does the same; both are idempotent.
+    pub(super) async fn undo(&self, ending: &Worker, instance_id: Option<&str>) -> Result<(), Stop> {
+        if ending.registration.status != RegistrationStatus::Disabled {
+            self.unregister(ending, self.config.grace, true).await;
+        }
+        self.remove_instance(ending, instance_id, self.config.grace).await?;
+        Ok(())
+    }
+
+    /// Ends a worker for a reason of enlist's own, and the command with a dead letter. The record says which command
+    /// and why, so that whoever finds it after a crash between the two sends the dead letter.
+    pub(super) async fn close(&self, hold: &mut Hold, refusal: Refusal) -> Result<(), Stop> {
+        let order = EndedBy {
+            command_id: Some(hold.worker().command_id.clone()),
+            reason: Some(refusal.reason.as_str().to_owned()),
+        };
+        if hold.worker().state != State::Terminating {
+            let stored = hold.advance(&self.journal, Step::Terminate(order), self.now()).await;
+            let instance_id = hold.worker().instance_id.clone();
+            self.or_undo(hold, stored, instance_id.as_deref()).await?;
+        }
+        self.finish(hold, self.config.grace, true).await?;
+        Err(Stop::Refused(refusal))
+    }
+
+    /// Holds the pool's limit: of all live workers, the first `max_workers` in the order of the log stay.
+    async fn admit(&self, hold: &mut Hold) -> Result<(), Stop> {
+        let Some(max) = self.config.max_workers else { return Ok(()) };
+        if self.journal.admits(&hold.worker().key(), hold.sequence(), max).await? {
+            return Ok(());
+        }
+        let refusal = Self::pool_is_full(hold.worker().pool.as_str(), max);
+        let step = Step::Terminate(EndedBy {
+            command_id: Some(hold.worker().command_id.clone()),
+            reason: Some(Reason::Quota.as_str().to_owned()),
+        });
+        let stored = hold.advance(&self.journal, step, self.now()).await;
+        self.or_undo(hold, stored, None).await?;
+        let stored = hold.advance(&self.journal, Step::Terminated, self.now()).await;
+        self.or_undo(hold, stored, None).await?;
+        Err(Stop::Refused(refusal))
+    }
+
+    pub(super) fn pool_is_full(pool: &str, max: usize) -> Refusal {
+        Refusal::new(Reason::Quota, format!("pool {pool} is full: max_workers is {max}, and as many are live"))
+    }
+}

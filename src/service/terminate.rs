@@ -1,0 +1,187 @@
+//! A terminate, top to bottom: terminating, unregister, remove, terminated.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::hold::{Hold, HoldError};
+use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
+use crate::crash::{self, CrashPoint};
+use crate::domain::{
+    Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State,
+    Step, Worker, WorkerKey,
+};
+use crate::journal::{Entry, Journal};
+use crate::provider::{ProviderError, WorkerProvider};
+use crate::registration::retry::{self, Unregistered};
+use crate::registration::{RegistrationConfig, Registered, UnregisterWorker, WorkerRegistrationPort};
+
+/// How often the head may change under a terminate before it comes back later.
+const ROUNDS: usize = 8;
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// One try of a terminate. Safe to call again, and at once from several replicas: see [`Ending`].
+    pub async fn terminate(&self, order: &TerminateWorkerConfig) -> Ending {
+        self.try_terminate(order).await.into()
+    }
+
+    async fn try_terminate(&self, order: &TerminateWorkerConfig) -> Result<Worker, Stop> {
+        crash::point(CrashPoint::TerminateReceived);
+        let key = WorkerKey::new(order.pool.clone(), order.worker_id.clone());
+        for _ in 0..ROUNDS {
+            let stored = match self.journal.head(&key).await? {
+                None => self.never_was(order).await?,
+                Some(head) if head.worker.state.is_final() => return Ok(head.worker),
+                Some(head) => self.terminating(order, head).await?,
+            };
+            match stored {
+                Ok(hold) if hold.worker().state.is_final() => return Ok(hold.into_worker()),
+                Ok(mut hold) => {
+                    crash::point(CrashPoint::TerminatingStored);
+                    self.finish(&mut hold, order.grace.unwrap_or(self.config.grace), order.force).await?;
+                    return Ok(hold.into_worker());
+                }
+                // A step of the provision, or another terminate, came first: look again.
+                Err(HoldError::Lost) => {}
+                Err(HoldError::Away(why)) => return Err(Stop::Later(why)),
+                Err(HoldError::Refused(refused)) => return Err(Stop::Later(refused.to_string())),
+            }
+        }
+        Err(Stop::Later("the worker's record keeps changing".into()))
+    }
+
+    /// Leaves a final record where there is none, so that a provision that arrives later is refused.
+    async fn never_was(&self, order: &TerminateWorkerConfig) -> Result<Result<Hold, HoldError>, Stop> {
+        self.not_expired(order)?;
+        let claim = Claim {
+            pool: order.pool.clone(),
+            worker_id: order.worker_id.clone(),
+            worker_type: self.provider.worker_type(),
+            command_id: order.command_id.clone(),
+            correlation_id: order.correlation_id.clone(),
+            spec_hash: order.spec_hash.clone(),
+            provider: self.provider.name().to_owned(),
+            capabilities: Capabilities::default(),
+            registration: false,
+        };
+        let worker = Worker::never_was(claim, self.now());
+        Ok(Hold::open(&self.journal, worker, 0, self.next_writer()).await.map_err(HoldError::from))
+    }
+
+    /// Makes `terminating` the record under a new epoch: from here on no other try can bring the worker further up.
+    async fn terminating(&self, order: &TerminateWorkerConfig, head: Entry) -> Result<Result<Hold, HoldError>, Stop> {
+        let mut hold = Hold::resume(head, self.next_writer());
+        let step = if hold.worker().state == State::Terminating {
+            // Ours from before a crash, or another command's: going on beside it does no harm, since the epoch tells
+            // which of the two may write the end.
+            Step::TakeOver
+        } else {
+            self.not_expired(order)?;
+            Step::Terminate(EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() })
+        };
+        let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        if next.attempts >= MAX_IDLE_TRIES {
+            return Err(Self::exhausted(hold.worker()).into());
+        }
+        let stored = hold.store(&self.journal, next).await;
+        Ok(stored.map(|()| hold))
+    }
+
+    fn not_expired(&self, order: &TerminateWorkerConfig) -> Result<(), Stop> {
+        let now = self.now();
+        match order.expires_at {
+            Some(at) if at < now => {
+                let detail = format!("expires_at: found {at}, expected a time after {now}, when it would have started");
+                Err(Refusal::new(Reason::Expired, detail).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From `terminating` to `terminated`: the scheduler is told before the instance goes, so that it sends no work to
+    /// what is about to end; or its patience is over.
+    pub(super) async fn finish(&self, hold: &mut Hold, grace: Duration, force: bool) -> Result<(), Stop> {
+        if hold.worker().registration.status != RegistrationStatus::Disabled {
+            self.unregister(hold.worker(), grace, force).await;
+        }
+        crash::point(CrashPoint::Unregistered);
+        let instance_id = hold.worker().instance_id.clone();
+        if let Err(error) = self.remove(hold.worker(), instance_id.as_deref(), grace).await {
+            return self.not_removed(hold, error).await;
+        }
+        crash::point(CrashPoint::Removed);
+        match hold.advance(&self.journal, Step::Terminated, self.now()).await {
+            Ok(()) => {}
+            Err(HoldError::Lost) => return Err(Stop::Superseded),
+            Err(error) => return Err(Stop::Later(error.to_string())),
+        }
+        crash::point(CrashPoint::TerminatedStored);
+        Ok(())
+    }
+
+    async fn remove(&self, worker: &Worker, instance_id: Option<&str>, grace: Duration) -> Result<(), ProviderError> {
+        // The provider needs the grace and some time of its own; a call that hangs is not waited for.
+        let patience = grace + self.config.launch_timeout;
+        timeout(patience, self.remove_instance(worker, instance_id, grace)).await.unwrap_or_else(|_| {
+            Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}")))
+        })
+    }
+
+    /// An instance that cannot be removed stays `terminating`: the record says why, and nothing ends it early.
+    async fn not_removed(&self, hold: &mut Hold, error: ProviderError) -> Result<(), Stop> {
+        let counted = match error.class.standing() {
+            Standing::Final | Standing::Counted => true,
+            Standing::Patient => false,
+        };
+        match hold.advance(&self.journal, Step::Stalled { fault: error.fault(), counted }, self.now()).await {
+            Ok(()) if hold.worker().attempts >= MAX_IDLE_TRIES => Err(Self::exhausted(hold.worker()).into()),
+            Err(HoldError::Lost) => Err(Stop::Superseded),
+            Ok(()) | Err(HoldError::Away(_) | HoldError::Refused(_)) => Err(error.into()),
+        }
+    }
+
+    /// Tells the scheduler that the worker goes. Whatever it answers, the terminate goes on; the sweep tells it again
+    /// where it could not be reached.
+    pub(super) async fn unregister(&self, worker: &Worker, grace: Duration, force: bool) {
+        let Some(port) = &self.registration else { return };
+        let reason = worker.ended_by.as_ref().and_then(|ended| ended.reason.clone());
+        let request = UnregisterWorker {
+            worker_id: worker.worker_id.clone(),
+            pool: worker.pool.clone(),
+            instance_id: worker.instance_id.clone(),
+            epoch: worker.epoch,
+            reason: reason.unwrap_or_else(|| "terminate".into()),
+            grace,
+        };
+        match retry::unregister(port, &request, self.config.unregister_timeout, self.config.scheduler_try_timeout, force)
+            .await
+        {
+            Unregistered::Done => {}
+            Unregistered::StillBusy => {
+                tracing::info!(pool = %worker.pool, worker_id = %worker.worker_id, "still draining at the end of its grace");
+            }
+            Unregistered::Unreachable(fault) => tracing::warn!(
+                pool = %worker.pool, worker_id = %worker.worker_id, code = %fault.code, error = %fault.message,
+                "the scheduler was not told that the worker goes"
+            ),
+        }
+    }
+
+    /// Tells the scheduler that the worker is there, as often as the settings say.
+    pub(super) async fn register(&self, worker: &Worker, config: &RegistrationConfig) -> Registered {
+        let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
+        let signals = self.signals(&worker.pool);
+        let begun = tokio::time::Instant::now();
+        let told = retry::register(
+            port,
+            worker,
+            config,
+            self.config.scheduler_try_timeout,
+            || self.now(),
+            |answer| signals.registration_attempt(answer),
+        )
+        .await;
+        signals.registration_took(begun.elapsed());
+        told
+    }
+}

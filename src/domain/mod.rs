@@ -3,6 +3,7 @@
 mod error;
 mod ids;
 mod lifecycle;
+mod pool;
 mod refusal;
 mod retry;
 mod spec;
@@ -11,6 +12,7 @@ mod worker;
 pub use error::{ErrorClass, Standing};
 pub use ids::{CommandId, CorrelationId, InvalidToken, Pool, Prefix, WorkerId, WorkerKey};
 pub use lifecycle::{Claim, Step, TransitionRefused};
+pub use pool::{PoolRecord, PoolState};
 pub use refusal::{Reason, Refusal};
 pub use retry::{MAX_IDLE_TRIES, nak_delay};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};

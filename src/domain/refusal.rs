@@ -39,6 +39,12 @@ impl Reason {
             Self::Exhausted => "exhausted",
         }
     }
+
+    /// Reads the value of the header back.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
 }
 
 /// A command that will not be carried out, and why.

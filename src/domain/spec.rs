@@ -54,7 +54,6 @@ impl WorkerSpec {
 /// What a worker offers to the scheduler.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Capabilities {
     /// Cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]

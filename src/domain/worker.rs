@@ -116,7 +116,6 @@ pub enum RegistrationStatus {
 /// Why the scheduler has not accepted a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct RegistrationFault {
     /// The scheduler's code, or ours: `no_responders`, `timeout`, `unreadable`, `busy`, `disconnected`.
     pub code: String,
@@ -129,7 +128,6 @@ pub struct RegistrationFault {
 /// The scheduler's side of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Registration {
     /// How far it has come.
     pub status: RegistrationStatus,
@@ -152,7 +150,6 @@ impl Registration {
 /// Who ended a worker and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct EndedBy {
     /// The command that asked for it; absent where enlist itself did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,7 +162,6 @@ pub struct EndedBy {
 /// The last failure of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct WorkerFault {
     /// Its class.
     pub class: ErrorClass,
@@ -178,7 +174,6 @@ pub struct WorkerFault {
 /// A worker as of one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Worker {
     /// Its pool.
     pub pool: Pool,

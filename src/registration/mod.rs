@@ -1,6 +1,7 @@
 //! The scheduler, behind one contract: a single request each, repetition is the caller's.
 
 pub mod memory;
+mod messages;
 pub mod nats;
 pub mod retry;
 

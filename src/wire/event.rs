@@ -1,14 +1,55 @@
-//! Events: CloudEvents 1.0 in structured JSON; `data` is the whole worker.
+//! Events: `CloudEvents` 1.0 in structured JSON; `data` is the whole worker, or the pool's own record.
+//!
+//! Reading is tolerant: attributes and fields that are not known are passed over, since a fleet runs two versions while
+//! it is upgraded, and a record that cannot be read would hold up its worker for ever. A change that old replicas must
+//! not pass over gets a new type (`….v2`), which they refuse.
 
-use crate::domain::{Prefix, Worker};
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::to_json;
+use crate::domain::{PoolRecord, Prefix, Worker};
+use crate::text::cut;
 
 /// The header `Content-Type` of every event.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// The worker token of a pool's own record.
+pub const POOL_TOKEN: &str = "_";
 
 /// An event that cannot be read back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an event cannot be read: {0}")]
 pub struct EventUnreadable(pub String);
+
+/// Written in one pass, without a tree in between.
+#[derive(Serialize)]
+struct Outgoing<'a, T> {
+    specversion: &'a str,
+    id: fmt::Arguments<'a>,
+    source: fmt::Arguments<'a>,
+    r#type: fmt::Arguments<'a>,
+    subject: fmt::Arguments<'a>,
+    time: Timestamp,
+    datacontenttype: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+    data: &'a T,
+}
+
+/// What a reader needs of the envelope.
+#[derive(Deserialize)]
+struct Incoming<'a, T> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    data: T,
+}
 
 /// The event's `id`: `<pool>.<worker_id>.<rev>`.
 #[must_use]
@@ -19,12 +60,70 @@ pub fn event_id(worker: &Worker) -> String {
 /// The body of the event that makes `worker` the record. `traceparent` is put in where there is one.
 #[must_use]
 pub fn encode(prefix: &Prefix, worker: &Worker, traceparent: Option<&str>) -> Vec<u8> {
-    let _ = (prefix, worker, traceparent);
-    todo!()
+    let Worker { pool, worker_id, rev, state, updated_at, .. } = worker;
+    to_json(
+        &Outgoing {
+            specversion: "1.0",
+            id: format_args!("{pool}.{worker_id}.{rev}"),
+            source: format_args!("/enlist/{prefix}"),
+            r#type: format_args!("enlist.worker.{}.v1", state.as_str()),
+            subject: format_args!("{pool}/{worker_id}"),
+            time: *updated_at,
+            datacontenttype: "application/json",
+            traceparent,
+            data: worker,
+        },
+        1024,
+    )
 }
 
 /// Reads an event's worker back.
 pub fn decode(body: &[u8]) -> Result<Worker, EventUnreadable> {
-    let _ = body;
-    todo!()
+    let (kind, worker): (_, Worker) = open(body)?;
+    expect_type(&kind, "worker", worker.state.as_str())?;
+    Ok(worker)
+}
+
+/// The body of a pool's own event: `<prefix>.events.<pool>._.sizing` or `.sized`.
+#[must_use]
+pub fn encode_pool(prefix: &Prefix, record: &PoolRecord, traceparent: Option<&str>) -> Vec<u8> {
+    let PoolRecord { pool, rev, state, updated_at, .. } = record;
+    to_json(
+        &Outgoing {
+            specversion: "1.0",
+            id: format_args!("{pool}.{POOL_TOKEN}.{rev}"),
+            source: format_args!("/enlist/{prefix}"),
+            r#type: format_args!("enlist.pool.{}.v1", state.as_str()),
+            subject: format_args!("{pool}/{POOL_TOKEN}"),
+            time: *updated_at,
+            datacontenttype: "application/json",
+            traceparent,
+            data: record,
+        },
+        512,
+    )
+}
+
+/// Reads a pool's own event back.
+pub fn decode_pool(body: &[u8]) -> Result<PoolRecord, EventUnreadable> {
+    let (kind, record): (_, PoolRecord) = open(body)?;
+    expect_type(&kind, "pool", record.state.as_str())?;
+    Ok(record)
+}
+
+fn open<T: DeserializeOwned>(body: &[u8]) -> Result<(Cow<'_, str>, T), EventUnreadable> {
+    let Incoming { specversion, r#type, data } =
+        serde_json::from_slice(body).map_err(|error| EventUnreadable(cut(&error.to_string(), 200)))?;
+    if specversion != "1.0" {
+        return Err(EventUnreadable(format!("found specversion {:?}, expected \"1.0\"", cut(&specversion, 40))));
+    }
+    Ok((r#type, data))
+}
+
+fn expect_type(found: &str, what: &str, state: &str) -> Result<(), EventUnreadable> {
+    let expected = format!("enlist.{what}.{state}.v1");
+    if found == expected {
+        return Ok(());
+    }
+    Err(EventUnreadable(format!("found type {:?}, expected {expected:?}", cut(found, 80))))
 }

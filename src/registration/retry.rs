@@ -1,6 +1,21 @@
 //! When the scheduler is asked again: the only place that knows the `backoff` crate.
+//!
+//! That crate is no longer maintained (RUSTSEC-2025-0012). Only its arithmetic is used, in [`pauses`]: another source of
+//! growing, jittered durations there, and it is replaced.
 
 use std::time::Duration;
+
+use backoff::SystemClock;
+use backoff::backoff::Backoff;
+use backoff::exponential::{ExponentialBackoff, ExponentialBackoffBuilder};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{RegisterWorker, RegistrationError, UnregisterWorker, WorkerRegistrationPort};
+use crate::domain::{RegistrationFault, Worker};
+
+/// A busy scheduler is not asked again sooner, whatever it says: `retry_after_ms: 0` must not become a hot loop.
+const SHORTEST_BUSY: Duration = Duration::from_millis(50);
 
 /// How a worker is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,5 +40,134 @@ pub struct Registered {
     /// Requests sent that count as tries.
     pub attempts: u32,
     /// Why the scheduler has not accepted it; `None` where it has.
-    pub fault: Option<crate::domain::RegistrationFault>,
+    pub fault: Option<RegistrationFault>,
 }
+
+/// How an unregistration ended. The worker goes in each case; only after `Done` has the scheduler let it go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Unregistered {
+    /// The scheduler does not know the worker any more.
+    Done,
+    /// It was still draining when its grace was over, or nobody wanted to wait for that.
+    StillBusy,
+    /// The scheduler was away for longer than anybody wanted to wait, or refused: the sweep unregisters later.
+    Unreachable(RegistrationFault),
+}
+
+/// Registers a worker: a first try and up to `max_retries` more, all within `config.timeout`.
+///
+/// The caller has seen that registration is enabled. A refusal ends it at once; a busy scheduler is waited for and not
+/// counted. It also ends as soon as the next request could only be sent after the time-out: a slot is not held for a
+/// wait that cannot help. `on_attempt` sees the end of every request, busy ones too; `now` is read for `expires_at`, so
+/// that a request which is still queued somewhere when its try is over can be told by the scheduler.
+pub async fn register<R: WorkerRegistrationPort>(
+    port: &R,
+    worker: &Worker,
+    config: &RegistrationConfig,
+    try_timeout: Duration,
+    now: impl Fn() -> Timestamp,
+    mut on_attempt: impl FnMut(&Result<(), RegistrationError>),
+) -> Registered {
+    let deadline = Instant::now() + config.timeout;
+    let mut pauses = pauses();
+    let mut request = RegisterWorker::from(worker);
+    let mut attempts = 0;
+    loop {
+        let wait = try_timeout.min(left(deadline));
+        request.attempt = attempts + 1;
+        request.expires_at = now().checked_add(wait).unwrap_or(Timestamp::MAX);
+        let answer = ask(wait, port.register_worker(&request)).await;
+        on_attempt(&answer);
+        let Err(error) = answer else { return Registered { attempts: attempts + 1, fault: None } };
+        let pause = match &error {
+            RegistrationError::Busy { retry_after } => Some((*retry_after).max(SHORTEST_BUSY)),
+            RegistrationError::Rejected { .. } => {
+                attempts += 1;
+                None
+            }
+            RegistrationError::Unavailable { .. } | RegistrationError::Unreadable(_) => {
+                attempts += 1;
+                (attempts <= config.max_retries).then(|| next(&mut pauses))
+            }
+        };
+        match pause.filter(|pause| *pause < left(deadline)) {
+            Some(pause) => sleep(pause).await,
+            None => return Registered { attempts, fault: Some(error.fault()) },
+        }
+    }
+}
+
+/// Unregisters a worker that is about to go.
+///
+/// While it drains the scheduler is asked again until `request.grace` is over, and a last time then; with `force` it is
+/// not waited for. A scheduler that cannot be reached costs `patience` in all, however it comes and goes meanwhile.
+pub async fn unregister<R: WorkerRegistrationPort>(
+    port: &R,
+    request: &UnregisterWorker,
+    try_timeout: Duration,
+    mut patience: Duration,
+    force: bool,
+    mut on_attempt: impl FnMut(&Result<(), RegistrationError>),
+) -> Unregistered {
+    let drained = Instant::now() + request.grace;
+    let mut pauses = pauses();
+    loop {
+        let asked = Instant::now();
+        let answer = ask(try_timeout.min(patience), port.unregister_worker(request)).await;
+        on_attempt(&answer);
+        match answer {
+            Ok(()) => return Unregistered::Done,
+            Err(RegistrationError::Busy { .. }) if force || left(drained).is_zero() => return Unregistered::StillBusy,
+            Err(RegistrationError::Busy { retry_after }) => {
+                pauses.reset();
+                sleep(retry_after.max(SHORTEST_BUSY).min(left(drained))).await;
+            }
+            Err(error @ RegistrationError::Rejected { .. }) => return Unregistered::Unreachable(error.fault()),
+            Err(error @ (RegistrationError::Unavailable { .. } | RegistrationError::Unreadable(_))) => {
+                let pause = next(&mut pauses);
+                patience = patience.saturating_sub(asked.elapsed()).saturating_sub(pause);
+                if patience.is_zero() {
+                    return Unregistered::Unreachable(error.fault());
+                }
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// One request that ends in time, whatever the port does.
+async fn ask(
+    wait: Duration,
+    answer: impl Future<Output = Result<(), RegistrationError>>,
+) -> Result<(), RegistrationError> {
+    timeout(wait, answer).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} ms", wait.as_millis());
+        Err(RegistrationError::Unavailable { code: "timeout", message })
+    })
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// 100 ms doubling up to 30 s, full jitter. The crate draws from around a middle, so half of each window and a factor
+/// of one: from nothing to twice the middle.
+fn pauses() -> ExponentialBackoff<SystemClock> {
+    ExponentialBackoffBuilder::new()
+        .with_initial_interval(Duration::from_millis(50))
+        .with_randomization_factor(1.0)
+        .with_multiplier(2.0)
+        .with_max_interval(Duration::from_secs(15))
+        .with_max_elapsed_time(None)
+        .build()
+}
+
+/// The crate says `None` only after an elapsed time, of which there is none here.
+fn next(pauses: &mut impl Backoff) -> Duration {
+    pauses.next_backoff().unwrap_or(Duration::from_secs(30))
+}
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

@@ -153,9 +153,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             reason: reason.unwrap_or_else(|| "terminate".into()),
             grace,
         };
-        match retry::unregister(port, &request, self.config.unregister_timeout, self.config.scheduler_try_timeout, force)
-            .await
-        {
+        let (try_timeout, patience) = (self.config.scheduler_try_timeout, self.config.unregister_timeout);
+        match retry::unregister(port, &request, try_timeout, patience, force, |_| {}).await {
             Unregistered::Done => {}
             Unregistered::StillBusy => {
                 tracing::info!(pool = %worker.pool, worker_id = %worker.worker_id, "still draining at the end of its grace");

@@ -4,6 +4,7 @@ pub mod command;
 pub mod dead_letter;
 pub mod event;
 mod explain;
+pub mod publish;
 mod read;
 pub mod scheduler;
 mod table;

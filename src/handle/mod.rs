@@ -1,0 +1,80 @@
+//! One file a verb: a command's bytes in, the service's answer out as a verdict on the message.
+
+mod provision;
+mod terminate;
+
+use std::time::Duration;
+
+use crate::bus::delivery::Verdict;
+use crate::bus::subjects::Verb;
+use crate::config::PoolConfig;
+use crate::domain::{CommandId, Pool, nak_delay};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+use crate::service::{Ending, WorkerManagementService};
+use crate::wire::command::Undecodable;
+
+/// Handles the commands of one pool.
+#[derive(Debug)]
+pub struct Handler<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
+    service: WorkerManagementService<P, R, J>,
+    pool: Pool,
+    config: PoolConfig,
+}
+
+/// A command that was handled.
+#[derive(Debug)]
+pub struct Handled {
+    /// What becomes of its message.
+    pub verdict: Verdict,
+    /// How it ended, for the log and the metrics: a worker's state, a dead letter's reason, `retry` or `superseded`.
+    pub outcome: &'static str,
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
+    /// A handler for `pool`, whose template and permissions are in `config`.
+    #[must_use]
+    pub fn new(service: WorkerManagementService<P, R, J>, pool: Pool, config: PoolConfig) -> Self {
+        Self { service, pool, config }
+    }
+
+    /// The service behind it.
+    pub fn service(&self) -> &WorkerManagementService<P, R, J> {
+        &self.service
+    }
+
+    /// Carries one command out. `deliveries` is the server's count and only spreads retries.
+    pub async fn handle(&self, verb: Verb, body: &[u8], deliveries: u64) -> Handled {
+        match verb {
+            Verb::Provision => self.provision(body, deliveries).await,
+            Verb::Terminate => self.terminate(body, deliveries).await,
+            // Their consumer is not pulled from in this version, so that they wait in the queue.
+            Verb::Pool | Verb::Sweep => {
+                Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: "retry" }
+            }
+        }
+    }
+}
+
+fn undecodable(undecodable: Undecodable) -> Handled {
+    let Undecodable { command_id, refusal } = undecodable;
+    let outcome = refusal.reason.as_str();
+    Handled { verdict: Verdict::DeadLetter { command_id, refusal }, outcome }
+}
+
+fn settled(command_id: CommandId, ending: Ending, deliveries: u64) -> Handled {
+    match ending {
+        Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: worker.state.as_str() },
+        Ending::Refused(refusal) => {
+            let outcome = refusal.reason.as_str();
+            Handled { verdict: Verdict::DeadLetter { command_id: Some(command_id), refusal }, outcome }
+        }
+        Ending::Later(why) => {
+            let after = nak_delay(u32::try_from(deliveries).unwrap_or(u32::MAX), rand::random());
+            tracing::debug!(%command_id, %why, after_ms = after.as_millis(), "tried again later");
+            Handled { verdict: Verdict::Retry(after), outcome: "retry" }
+        }
+        Ending::Superseded => Handled { verdict: Verdict::Leave, outcome: "superseded" },
+    }
+}

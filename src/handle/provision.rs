@@ -1,0 +1,78 @@
+//! `provision`: the pool's template with the command's permitted overrides, to the service.
+
+use std::time::Duration;
+
+use super::{Handled, Handler, settled, undecodable};
+use crate::config::{Override, PoolConfig};
+use crate::domain::{Reason, Refusal, WorkerSpec};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
+use crate::service::{DynamicWorkerConfig, Ending};
+use crate::wire::command::{ProvisionCommand, RegistrationOverrides, SpecOverrides};
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
+    pub(super) async fn provision(&self, body: &[u8], deliveries: u64) -> Handled {
+        let command = match ProvisionCommand::decode(body) {
+            Ok(command) => command,
+            Err(error) => return undecodable(error),
+        };
+        let spec_hash = command.content_hash();
+        let ProvisionCommand { command_id, worker_id, spec, registration, expires_at, correlation_id } = command;
+        let ending = match merged(&self.config, spec) {
+            Err(refusal) => Ending::Refused(refusal),
+            Ok(spec) => {
+                let order = DynamicWorkerConfig {
+                    pool: self.pool.clone(),
+                    worker_id,
+                    command_id: command_id.clone(),
+                    spec_hash,
+                    spec,
+                    correlation_id,
+                    expires_at,
+                };
+                self.service.provision(&order, &registered(&self.config.registration, &registration)).await
+            }
+        };
+        settled(command_id, ending, deliveries)
+    }
+}
+
+/// The pool's template with the command's overrides over it. `env` and `labels` are merged name by name, the rest is
+/// replaced.
+fn merged(config: &PoolConfig, overrides: SpecOverrides) -> Result<WorkerSpec, Refusal> {
+    let SpecOverrides { image, command, env, labels, cpus, memory_mb, gpus } = overrides;
+    let mut spec = config.template.clone();
+    let permit = |wanted: bool, what: Override, field: &str| {
+        if !wanted || config.allow.contains(&what) {
+            return Ok(());
+        }
+        let allowed: Vec<&str> = config.allow.iter().map(|one| one.as_str()).collect();
+        let detail = format!("spec.{field}: the pool allows only [{}] to be set by a command", allowed.join(", "));
+        Err(Refusal::new(Reason::NotAllowed, detail))
+    };
+    permit(image.is_some(), Override::Image, "image")?;
+    permit(command.is_some(), Override::Command, "command")?;
+    permit(env.is_some(), Override::Env, "env")?;
+    permit(labels.is_some(), Override::Labels, "labels")?;
+    permit(cpus.is_some(), Override::Cpus, "cpus")?;
+    permit(memory_mb.is_some(), Override::MemoryMb, "memory_mb")?;
+    permit(gpus.is_some(), Override::Gpus, "gpus")?;
+    spec.image = image.or(spec.image);
+    spec.command = command.unwrap_or(spec.command);
+    spec.env.extend(env.unwrap_or_default());
+    spec.labels.extend(labels.unwrap_or_default());
+    spec.cpus = cpus.or(spec.cpus);
+    spec.memory_mb = memory_mb.or(spec.memory_mb);
+    spec.gpus = gpus.or(spec.gpus);
+    Ok(spec)
+}
+
+fn registered(pool: &RegistrationConfig, overrides: &RegistrationOverrides) -> RegistrationConfig {
+    let RegistrationOverrides { enabled, max_retries, timeout_ms } = overrides;
+    RegistrationConfig {
+        enabled: enabled.unwrap_or(pool.enabled),
+        max_retries: max_retries.unwrap_or(pool.max_retries),
+        timeout: timeout_ms.map_or(pool.timeout, Duration::from_millis),
+    }
+}

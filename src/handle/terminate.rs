@@ -1,0 +1,33 @@
+//! `terminate`: to the service.
+
+use std::time::Duration;
+
+use super::{Handled, Handler, settled, undecodable};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+use crate::service::TerminateWorkerConfig;
+use crate::wire::command::TerminateCommand;
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
+    pub(super) async fn terminate(&self, body: &[u8], deliveries: u64) -> Handled {
+        let command = match TerminateCommand::decode(body) {
+            Ok(command) => command,
+            Err(error) => return undecodable(error),
+        };
+        let spec_hash = command.content_hash();
+        let TerminateCommand { command_id, worker_id, reason, grace_ms, force, expires_at, correlation_id } = command;
+        let order = TerminateWorkerConfig {
+            pool: self.pool.clone(),
+            worker_id,
+            command_id: command_id.clone(),
+            spec_hash,
+            reason,
+            grace: grace_ms.map(Duration::from_millis),
+            force,
+            correlation_id,
+            expires_at,
+        };
+        settled(command_id, self.service.terminate(&order).await, deliveries)
+    }
+}

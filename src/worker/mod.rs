@@ -1,0 +1,53 @@
+//! Where commands come in and are settled, and nowhere else: pull, permits, one task a message, settle, drain.
+
+mod queue;
+mod slots;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use queue::{Queue, QueueContext};
+pub use slots::Slots;
+
+/// The tasks of one replica.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// One for each command in hand, and one for each queue.
+    pub tasks: TaskTracker,
+    /// Stop taking on.
+    pub stop: CancellationToken,
+    /// Stop what is in hand as well.
+    pub abandon: CancellationToken,
+    /// Provisions in hand at once, all pools together.
+    pub provisions: Arc<Slots>,
+    /// Terminates in hand at once: they never wait for a provision's slot.
+    pub terminates: Arc<Slots>,
+}
+
+impl Worker {
+    /// A replica that holds up to `concurrency` provisions, and as many terminates, at once.
+    #[must_use]
+    pub fn new(concurrency: usize) -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            provisions: Arc::new(Slots::new(concurrency)),
+            terminates: Arc::new(Slots::new(concurrency)),
+        }
+    }
+
+    /// Stops pulling, waits up to `patience` for what is in hand, and gives the rest back to the queue at once. What is
+    /// cut off half-way is where a crash would have left it, and is taken over like one.
+    pub async fn drain(&self, patience: std::time::Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "the drain is over; what is left goes back to its queue");
+            self.abandon.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One consumer of one pool: asks for as many commands as there is room for, and gives each a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Message;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Worker;
+use super::slots::{Room, Slots};
+use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
+use crate::bus::pull::{Pulled, Puller};
+use crate::bus::subjects::Verb;
+use crate::handle::{Handled, Handler};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+
+/// A queue that shows no backlog holds room for so many commands only, so that idle pools do not starve a busy one.
+const IDLE_BATCH: usize = 16;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a queue is made of.
+#[derive(Debug)]
+pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
+    /// Carries commands out.
+    pub handler: Arc<Handler<P, R, J>>,
+    /// Settles them.
+    pub desk: Arc<Desk>,
+    /// The replica.
+    pub worker: Worker,
+    /// Told of each command and of whether the queue can be pulled from.
+    pub signals: Arc<dyn QueueSignals>,
+}
+
+/// What a queue tells of itself.
+pub trait QueueSignals: Send + Sync + std::fmt::Debug {
+    /// Whether commands can be pulled.
+    fn pulling(&self, verb: Verb, yes: bool);
+    /// A command is taken in hand; `again` if it was delivered before.
+    fn taken(&self, verb: Verb, again: bool);
+    /// It is out of hand.
+    fn settled(&self, verb: Verb, handled: &'static str, settled: Settled, took: Duration);
+}
+
+/// One consumer of one pool.
+pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
+    context: Arc<QueueContext<P, R, J>>,
+    verb: Verb,
+    /// Room of this queue alone.
+    own: Arc<Semaphore>,
+    concurrency: usize,
+    /// How many commands it would have come at once: grows with the backlog.
+    batch: usize,
+    /// Room taken for what has been asked for.
+    reserved: Option<Room>,
+    /// A command's task has ended.
+    freed: Arc<Notify>,
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
+    /// The queue of `verb`, which works on up to `concurrency` commands at once.
+    #[must_use]
+    pub fn new(context: Arc<QueueContext<P, R, J>>, verb: Verb, concurrency: usize) -> Self {
+        Self {
+            context,
+            verb,
+            own: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            batch: IDLE_BATCH.min(concurrency),
+            reserved: None,
+            freed: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Pulls until told to stop. Any error ends only the present subscription; the next is made after a pause.
+    pub async fn run(mut self) {
+        let context = Arc::clone(&self.context);
+        let stop = context.worker.stop.clone();
+        let mut pause = SHORTEST_PAUSE;
+        while !stop.is_cancelled() {
+            let begun = Instant::now();
+            let ended = self.pull().await;
+            context.signals.pulling(self.verb, false);
+            self.reserved = None;
+            if let Err(why) = ended {
+                if begun.elapsed() > LONGEST_PAUSE {
+                    pause = SHORTEST_PAUSE;
+                }
+                tracing::info!(pool = %context.desk.pool, verb = self.verb.as_str(), %why, "the queue is asked again in a moment");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), String> {
+        let context = Arc::clone(&self.context);
+        let desk = &context.desk;
+        let client = desk.requests.client().clone();
+        let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.verb.as_str())
+            .await
+            .map_err(|error| error.to_string())?;
+        let freed = Arc::clone(&self.freed);
+        loop {
+            self.ask(&mut puller).await?;
+            let pulled = tokio::select! {
+                biased;
+                () = context.worker.stop.cancelled() => {
+                    self.hand_back(&mut puller).await;
+                    return Ok(());
+                }
+                pulled = puller.next() => pulled,
+                () = freed.notified() => continue,
+            };
+            match pulled {
+                Pulled::Message(message) => {
+                    context.signals.pulling(self.verb, true);
+                    self.take(*message, puller.outstanding()).await;
+                }
+                Pulled::Unfilled(number) => {
+                    context.signals.pulling(self.verb, true);
+                    self.batch = (self.batch / 2).max(IDLE_BATCH.min(self.concurrency));
+                    drop(self.reserved.as_mut().and_then(|room| room.split(number.min(room.size()))));
+                }
+                Pulled::Refused(why) => return Err(why),
+                Pulled::Closed => return Err("the subscription has ended".into()),
+            }
+        }
+    }
+
+    /// Asks for more once half of a batch could come; a full pipeline sends one request for many messages.
+    async fn ask(&mut self, puller: &mut Puller) -> Result<(), String> {
+        let slots = self.slots();
+        if self.reserved.as_ref().is_none_or(|room| room.size() == 0) {
+            // Nothing asked for: wait for room, which is back-pressure, then take what is free.
+            let own = Arc::clone(&self.own);
+            let room = tokio::select! {
+                () = self.context.worker.stop.cancelled() => return Ok(()),
+                room = slots.take(&own, self.batch) => room,
+            };
+            return self.ask_for(puller, room).await;
+        }
+        let short = self.batch.saturating_sub(puller.outstanding());
+        if short * 2 < self.batch {
+            return Ok(());
+        }
+        let free = short.min(self.own.available_permits());
+        if free * 8 < self.batch {
+            return Ok(());
+        }
+        match slots.try_take(&self.own, free) {
+            Some(room) => self.ask_for(puller, room).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn ask_for(&mut self, puller: &mut Puller, room: Room) -> Result<(), String> {
+        let number = room.size();
+        match &mut self.reserved {
+            Some(reserved) => reserved.merge(room),
+            None => self.reserved = Some(room),
+        }
+        puller.ask(number).await.map_err(|error| error.to_string())
+    }
+
+    fn slots(&self) -> Arc<Slots> {
+        let worker = &self.context.worker;
+        match self.verb {
+            Verb::Provision => Arc::clone(&worker.provisions),
+            Verb::Terminate | Verb::Pool | Verb::Sweep => Arc::clone(&worker.terminates),
+        }
+    }
+
+    async fn take(&mut self, message: Message, outstanding: usize) {
+        let Some(delivery) = Delivery::new(Arc::clone(&self.context.desk), message) else { return };
+        if outstanding == 0 {
+            // All that was asked for has come: there may be a backlog.
+            self.batch = (self.batch * 2).min(self.concurrency);
+        }
+        let Some(room) = self.reserved.as_mut().and_then(|room| room.split(1)) else {
+            // It answers a request that had been given up for lost, and there is no room set aside for it.
+            let _ = delivery.settle(Verdict::Retry(Duration::ZERO)).await;
+            return;
+        };
+        let (context, freed) = (Arc::clone(&self.context), Arc::clone(&self.freed));
+        self.context.worker.tasks.spawn(async move {
+            carry_out(&context, delivery).await;
+            drop(room);
+            freed.notify_one();
+        });
+    }
+
+    /// What still comes for requests under way goes straight back, so that another replica need not wait for it.
+    async fn hand_back(&mut self, puller: &mut Puller) {
+        let until = Instant::now() + Duration::from_millis(200);
+        while puller.outstanding() > 0 {
+            match tokio::time::timeout_at(until, puller.next()).await {
+                Ok(Pulled::Message(message)) => {
+                    if let Some(delivery) = Delivery::new(Arc::clone(&self.context.desk), *message) {
+                        let _ = delivery.settle(Verdict::Retry(Duration::ZERO)).await;
+                    }
+                }
+                Ok(Pulled::Unfilled(_)) => {}
+                Ok(Pulled::Refused(_) | Pulled::Closed) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A command from its delivery to its settling, with signs of life to the server all along.
+async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
+    context: &QueueContext<P, R, J>,
+    delivery: Delivery,
+) {
+    let begun = Instant::now();
+    let verb = delivery.verb();
+    context.signals.taken(verb, delivery.deliveries() > 1);
+    let body = delivery.body().clone();
+    let handled = {
+        let progress = delivery.progress();
+        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, delivery.deliveries()));
+        let mut tick = interval_at(begun + PROGRESS_EVERY, PROGRESS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                handled = &mut handling => break handled,
+                _ = tick.tick() => progress.tell().await,
+                // What is dropped here half-way is where a crash would have left it.
+                () = context.worker.abandon.cancelled() => {
+                    break Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: "retry" };
+                }
+            }
+        }
+    };
+    let Handled { verdict, outcome } = handled;
+    let settled = delivery.settle(verdict).await;
+    context.signals.settled(verb, outcome, settled, begun.elapsed());
+}

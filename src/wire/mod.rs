@@ -3,3 +3,12 @@
 pub mod command;
 pub mod event;
 pub mod scheduler;
+
+use serde::Serialize;
+
+/// A body as JSON. Total for the types of this module: their keys are strings and none of their parts can refuse.
+fn to_json<T: Serialize>(value: &T, capacity: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(capacity);
+    serde_json::to_writer(&mut body, value).expect("writing plain structs into memory cannot fail");
+    body
+}

@@ -1,0 +1,54 @@
+//! From what the port is asked to what goes over the wire, and back.
+
+use super::{ListedWorker, RegisterWorker, UnregisterWorker};
+use crate::wire::scheduler::{Listed, RegisterRequest, UnregisterRequest};
+
+impl From<&RegisterWorker> for RegisterRequest {
+    fn from(worker: &RegisterWorker) -> Self {
+        let RegisterWorker {
+            worker_id,
+            pool,
+            worker_type,
+            instance_id,
+            endpoint,
+            capabilities,
+            epoch,
+            rev,
+            attempt,
+            expires_at,
+        } = worker;
+        Self {
+            worker_id: worker_id.clone(),
+            pool: pool.clone(),
+            worker_type: *worker_type,
+            instance_id: instance_id.clone(),
+            endpoint: endpoint.clone(),
+            capabilities: capabilities.clone(),
+            epoch: *epoch,
+            rev: *rev,
+            attempt: *attempt,
+            expires_at: *expires_at,
+        }
+    }
+}
+
+impl From<&UnregisterWorker> for UnregisterRequest {
+    fn from(worker: &UnregisterWorker) -> Self {
+        let UnregisterWorker { worker_id, pool, instance_id, epoch, reason, grace } = worker;
+        Self {
+            worker_id: worker_id.clone(),
+            pool: pool.clone(),
+            instance_id: instance_id.clone(),
+            epoch: *epoch,
+            reason: reason.clone(),
+            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl From<Listed> for ListedWorker {
+    fn from(listed: Listed) -> Self {
+        let Listed { worker_id, pool, epoch } = listed;
+        Self { worker_id, pool, epoch }
+    }
+}

@@ -1,6 +1,7 @@
 //! Provisions workers on command and enlists them with a scheduler: one command, one worker, one outcome.
 
 pub mod bus;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod journal;

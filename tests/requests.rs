@@ -22,9 +22,12 @@ async fn connect(server: &Server) -> (Client, Requests) {
     (client, requests)
 }
 
+/// Returns once the server knows the listener, also for those on other connections: `flush` alone only empties the
+/// client's buffer, so the first message makes the round.
 async fn listen(client: &Client, subject: &'static str) -> Subscriber {
-    let subscriber = client.subscribe(subject).await.unwrap();
-    client.flush().await.unwrap();
+    let mut subscriber = client.subscribe(subject).await.unwrap();
+    client.publish(subject, text("listening")).await.unwrap();
+    assert_eq!(subscriber.next().await.unwrap().payload, "listening");
     subscriber
 }
 

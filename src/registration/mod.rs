@@ -12,7 +12,9 @@ use jiff::Timestamp;
 
 use crate::domain::{Capabilities, Pool, RegistrationFault, Worker, WorkerId, WorkerType};
 
-pub use retry::{Registered, RegistrationConfig};
+pub use memory::MemoryScheduler;
+pub use nats::NatsScheduler;
+pub use retry::{Registered, RegistrationConfig, Unregistered};
 
 /// What the scheduler is told of a new worker.
 #[derive(Debug, Clone, PartialEq)]

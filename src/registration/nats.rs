@@ -1,1 +1,114 @@
-//! registration/nats
+//! The scheduler over NATS: a request each, as section 5 of the contract has it.
+
+use std::time::Duration;
+
+use async_nats::{Message, Subject};
+use bytes::Bytes;
+
+use super::{ListedWorker, RegisterWorker, RegistrationError, UnregisterWorker, WorkerRegistrationPort};
+use crate::bus::requests::{RequestError, Requests};
+use crate::config::SchedulerConfig;
+use crate::domain::Pool;
+use crate::wire::scheduler::{
+    ListReply, ListRequest, RegisterReply, RegisterRequest, Unreadable, UnregisterReply, UnregisterRequest,
+};
+
+/// When a draining scheduler that does not say when is asked again.
+const DRAIN_PACE: Duration = Duration::from_millis(500);
+/// Pages of one list at most: a scheduler whose `next` goes round in circles must not hold a sweep for ever.
+const MAX_PAGES: usize = 10_000;
+
+/// A scheduler that listens on three subjects.
+#[derive(Debug, Clone)]
+pub struct NatsScheduler {
+    requests: Requests,
+    register: Subject,
+    unregister: Subject,
+    list: Subject,
+    try_timeout: Duration,
+}
+
+impl NatsScheduler {
+    /// A scheduler on the subjects of `config`.
+    #[must_use]
+    pub fn new(requests: Requests, config: &SchedulerConfig) -> Self {
+        let SchedulerConfig { register, unregister, list, try_timeout, unregister_timeout: _ } = config;
+        Self {
+            requests,
+            register: Subject::from(register.as_str()),
+            unregister: Subject::from(unregister.as_str()),
+            list: Subject::from(list.as_str()),
+            try_timeout: *try_timeout,
+        }
+    }
+
+    async fn ask(&self, subject: &Subject, body: Vec<u8>) -> Result<Message, RequestError> {
+        self.requests.send(subject.clone(), None, Bytes::from(body), self.try_timeout).await
+    }
+}
+
+impl WorkerRegistrationPort for NatsScheduler {
+    async fn register_worker(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
+        let reply = self.ask(&self.register, RegisterRequest::from(request).encode()).await?;
+        match RegisterReply::decode(&reply.payload)? {
+            RegisterReply::Accepted | RegisterReply::Already => Ok(()),
+            RegisterReply::Rejected { code, message } => Err(RegistrationError::Rejected { code, message }),
+            RegisterReply::Busy { retry_after_ms } => {
+                Err(RegistrationError::Busy { retry_after: Duration::from_millis(retry_after_ms) })
+            }
+        }
+    }
+
+    async fn unregister_worker(&self, request: &UnregisterWorker) -> Result<(), RegistrationError> {
+        let reply = self.ask(&self.unregister, UnregisterRequest::from(request).encode()).await?;
+        match UnregisterReply::decode(&reply.payload)? {
+            UnregisterReply::Accepted | UnregisterReply::Unknown => Ok(()),
+            UnregisterReply::Busy { retry_after_ms } => {
+                Err(RegistrationError::Busy { retry_after: retry_after_ms.map_or(DRAIN_PACE, Duration::from_millis) })
+            }
+        }
+    }
+
+    async fn list_workers(&self, pool: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
+        let mut workers = Vec::new();
+        let mut request = ListRequest { pool: Some(pool.clone()), after: None };
+        for _ in 0..MAX_PAGES {
+            let reply = match self.ask(&self.list, request.encode()).await {
+                // Only before the first page: half a list would make the sweep register anew what is registered.
+                Err(RequestError::NoResponders) if request.after.is_none() => return Ok(None),
+                answer => answer?,
+            };
+            let ListReply { workers: page, next } = ListReply::decode(&reply.payload)?;
+            // A scheduler may not know the filter: another pool's worker in this list would look like one without a record.
+            workers.extend(page.into_iter().map(ListedWorker::from).filter(|worker| worker.pool == *pool));
+            if next.is_none() {
+                return Ok(Some(workers));
+            }
+            if next == request.after {
+                break;
+            }
+            request.after = next;
+        }
+        Err(RegistrationError::Unreadable("the scheduler's list has no end".to_owned()))
+    }
+}
+
+impl From<RequestError> for RegistrationError {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::NoResponders => "no_responders",
+            RequestError::TimedOut => "timeout",
+            RequestError::Disconnected => "disconnected",
+            // A subject setting that cannot be, or a limit of the broker: an operator mends it and the sweep goes on, so it
+            // is no refusal by the scheduler.
+            RequestError::Unsendable(_) => "unsendable",
+        };
+        Self::Unavailable { code, message: error.to_string() }
+    }
+}
+
+impl From<Unreadable> for RegistrationError {
+    fn from(Unreadable(message): Unreadable) -> Self {
+        Self::Unreadable(message)
+    }
+}

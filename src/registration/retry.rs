@@ -1,6 +1,6 @@
 //! When the scheduler is asked again: the only place that knows the `backoff` crate.
 //!
-//! That crate is no longer maintained (RUSTSEC-2025-0012). Only its arithmetic is used, in [`pauses`]: another source of
+//! That crate is no longer maintained (RUSTSEC-2025-0012). Only its arithmetic is used, in `pauses`: another source of
 //! growing, jittered durations there, and it is replaced.
 
 use std::time::Duration;

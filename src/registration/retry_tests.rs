@@ -201,6 +201,16 @@ async fn every_request_is_told_to_the_caller_with_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn both_can_be_spawned() {
+    let script = std::sync::Arc::new(Script::of([Answer::Yes]));
+    let task = tokio::spawn(async move {
+        let ended = registered(&script, 3, 30).await;
+        (ended.fault, unregistered(&script, PATIENCE, false).await)
+    });
+    assert_eq!(task.await.unwrap(), (None, Unregistered::Done));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unregister_that_is_accepted_is_done() {
     assert_eq!(unregistered(&Script::of([Answer::Yes]), PATIENCE, false).await, Unregistered::Done);
 }

@@ -10,7 +10,7 @@ use super::requests::{RequestError, Requests};
 use super::streams::ACK_WAIT;
 use super::subjects::{Subjects, Verb};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{CommandId, Pool, Reason, Refusal};
+use crate::domain::{CommandId, Pool, Refusal};
 use crate::wire::dead_letter::DeadLetter;
 use crate::wire::publish::PubAck;
 
@@ -155,9 +155,8 @@ impl Delivery {
         match self.store(command_id.as_ref(), &letter).await {
             Ok(first) => {
                 crash::point(CrashPoint::DeadLetterStored);
-                let reason = letter.refusal.reason;
                 match self.ack().await {
-                    Settled::Acked => Settled::Buried { reason, first },
+                    Settled::Acked => Settled::Buried { command_id, refusal: letter.refusal, first },
                     other => other,
                 }
             }
@@ -236,15 +235,17 @@ impl Progress {
 }
 
 /// How a delivery was settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// Removed from the queue.
     Acked,
-    /// Removed from the queue, its dead letter is stored; `first` unless an earlier delivery had stored it.
+    /// Removed from the queue, its dead letter is stored.
     Buried {
+        /// As in the dead letter's subject.
+        command_id: Option<CommandId>,
         /// Why.
-        reason: Reason,
-        /// Whether this delivery stored it.
+        refusal: Refusal,
+        /// Whether this delivery stored it; an earlier one may have, and died before its ack.
         first: bool,
     },
     /// It comes again after the delay.

@@ -92,6 +92,12 @@ pub fn context(connection: &Connection, domain: Option<&str>) -> jetstream::Cont
     }
 }
 
+/// The subjects of the server's API start with this.
+#[must_use]
+pub fn api_prefix(domain: Option<&str>) -> String {
+    domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
+}
+
 fn base(name: String, replicas: usize) -> stream::Config {
     stream::Config {
         name,

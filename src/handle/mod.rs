@@ -8,11 +8,13 @@ use std::time::Duration;
 use crate::bus::delivery::Verdict;
 use crate::bus::subjects::Verb;
 use crate::config::PoolConfig;
-use crate::domain::{CommandId, Pool, nak_delay};
+use crate::domain::{CommandId, Pool, State, nak_delay};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::service::{Ending, WorkerManagementService};
+use crate::telemetry::Outcome;
+use crate::text::cut;
 use crate::wire::command::Undecodable;
 
 /// Handles the commands of one pool.
@@ -28,8 +30,8 @@ pub struct Handler<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
 pub struct Handled {
     /// What becomes of its message.
     pub verdict: Verdict,
-    /// How it ended, for the log and the metrics: a worker's state, a dead letter's reason, `retry` or `superseded`.
-    pub outcome: &'static str,
+    /// How the command ended; `None` while it has not.
+    pub outcome: Option<Outcome>,
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
@@ -49,32 +51,38 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         match verb {
             Verb::Provision => self.provision(body, deliveries).await,
             Verb::Terminate => self.terminate(body, deliveries).await,
-            // Their consumer is not pulled from in this version, so that they wait in the queue.
-            Verb::Pool | Verb::Sweep => {
-                Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: "retry" }
-            }
+            // Their consumer is not pulled from in this version: they wait in the queue.
+            Verb::Pool | Verb::Sweep => Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: None },
         }
     }
 }
 
 fn undecodable(undecodable: Undecodable) -> Handled {
     let Undecodable { command_id, refusal } = undecodable;
-    let outcome = refusal.reason.as_str();
-    Handled { verdict: Verdict::DeadLetter { command_id, refusal }, outcome }
+    Handled { verdict: Verdict::DeadLetter { command_id, refusal }, outcome: Some(Outcome::DeadLetter) }
 }
 
 fn settled(command_id: CommandId, ending: Ending, deliveries: u64) -> Handled {
     match ending {
-        Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: worker.state.as_str() },
-        Ending::Refused(refusal) => {
-            let outcome = refusal.reason.as_str();
-            Handled { verdict: Verdict::DeadLetter { command_id: Some(command_id), refusal }, outcome }
-        }
+        Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: outcome(worker.state) },
+        Ending::Refused(refusal) => undecodable(Undecodable { command_id: Some(command_id), refusal }),
         Ending::Later(why) => {
             let after = nak_delay(u32::try_from(deliveries).unwrap_or(u32::MAX), rand::random());
-            tracing::debug!(%command_id, %why, after_ms = after.as_millis(), "tried again later");
-            Handled { verdict: Verdict::Retry(after), outcome: "retry" }
+            tracing::debug!(%command_id, why = cut(&why, 500), after_ms = after.as_millis(), "tried again later");
+            Handled { verdict: Verdict::Retry(after), outcome: None }
         }
-        Ending::Superseded => Handled { verdict: Verdict::Leave, outcome: "superseded" },
+        Ending::Superseded => Handled { verdict: Verdict::Leave, outcome: None },
+    }
+}
+
+fn outcome(state: State) -> Option<Outcome> {
+    match state {
+        State::Provisioned => Some(Outcome::Provisioned),
+        State::Registered => Some(Outcome::Registered),
+        State::RegistrationFailed => Some(Outcome::RegistrationFailed),
+        State::Terminated => Some(Outcome::Terminated),
+        State::Failed => Some(Outcome::Failed),
+        State::Lost => Some(Outcome::Lost),
+        State::Provisioning | State::Terminating => None,
     }
 }

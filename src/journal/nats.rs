@@ -10,6 +10,7 @@ use super::follow::Follower;
 use super::{AppendError, Entry, Journal, ReadError, Writer};
 use crate::bus::requests::{RequestError, Requests};
 use crate::bus::stored::{self, Stored};
+use crate::bus::streams::api_prefix;
 use crate::bus::subjects::Subjects;
 use crate::domain::{Pool, Prefix, Worker, WorkerKey};
 use crate::wire::event;
@@ -43,11 +44,10 @@ impl NatsJournal {
         domain: Option<&str>,
         pools: impl IntoIterator<Item = (Pool, Follower)>,
     ) -> Self {
-        let api_prefix = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
         Self {
             prefix: subjects.prefix().clone(),
             stream: subjects.event_stream().into(),
-            api_prefix: api_prefix.into(),
+            api_prefix: api_prefix(domain).into(),
             requests,
             subjects,
             pools: Arc::new(pools.into_iter().collect()),

@@ -6,10 +6,11 @@ use tokio::time::{Instant, timeout};
 
 use super::hold::Hold;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
-use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Standing, Step, Worker};
+use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Pool, Standing, Step, Worker};
 use crate::journal::Journal;
 use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
+use crate::telemetry::{Operation, ProviderOutcome};
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Asks the provider. `None` where the worker has failed for good, which is then the record.
@@ -28,7 +29,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let message = format!("not made within launch_timeout ({:?})", self.config.launch_timeout);
             Err(ProviderError::new(ErrorClass::Timeout, message))
         });
-        self.signals(&order.pool).provider_call("create", outcome(&made), begun.elapsed());
+        self.told(&order.pool, Operation::Create, &made, begun.elapsed());
         let error = match made {
             Ok(instance) => return Ok(Some(instance)),
             Err(error) => error,
@@ -71,14 +72,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<(), ProviderError> {
         let begun = Instant::now();
         let removed = self.provider.terminate_worker(&worker.key(), instance_id, grace).await;
-        self.signals(&worker.pool).provider_call("terminate", outcome(&removed), begun.elapsed());
+        self.told(&worker.pool, Operation::Terminate, &removed, begun.elapsed());
         removed
     }
-}
 
-fn outcome<T>(result: &Result<T, ProviderError>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(error) => error.class.as_str(),
+    fn told<T>(&self, pool: &Pool, operation: Operation, result: &Result<T, ProviderError>, took: Duration) {
+        let (outcome, error) = match result {
+            Ok(_) => (ProviderOutcome::Ok, None),
+            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
+        };
+        self.signals(pool).provider_call(operation, outcome, took, error);
     }
 }

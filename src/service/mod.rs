@@ -20,7 +20,7 @@ use crate::journal::{Journal, MemoryJournal, Writer};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::registration::memory::MemoryScheduler;
-use crate::telemetry::signal::PoolSignals;
+use crate::telemetry::PoolSignals;
 
 pub use ending::{Ending, Stop};
 pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};

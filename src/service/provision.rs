@@ -92,8 +92,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let instance_id = hold.worker().instance_id.clone();
             self.or_undo(&hold, stored, instance_id.as_deref()).await?;
             // Told only once the outcome is the record, so that counter and log agree with it.
-            if let Some(fault) = &fault {
-                self.signals(&hold.worker().pool).registration_failed(hold.worker(), fault);
+            let signals = self.signals(&hold.worker().pool);
+            match &fault {
+                None => signals.worker_registered(hold.worker()),
+                Some(fault) => signals.registration_failed(hold.worker(), fault),
             }
         }
         crash::point(CrashPoint::OutcomeStored);

@@ -14,7 +14,9 @@ use crate::domain::{
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::retry::{self, Unregistered};
-use crate::registration::{RegistrationConfig, Registered, UnregisterWorker, WorkerRegistrationPort};
+use crate::registration::{
+    Registered, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
+};
 
 /// How often the head may change under a terminate before it comes back later.
 const ROUNDS: usize = 8;
@@ -171,15 +173,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
         let signals = self.signals(&worker.pool);
         let begun = tokio::time::Instant::now();
-        let told = retry::register(
-            port,
-            worker,
-            config,
-            self.config.scheduler_try_timeout,
-            || self.now(),
-            |answer| signals.registration_attempt(answer),
-        )
-        .await;
+        let mut attempt = 0;
+        let on_attempt = |answer: &Result<(), RegistrationError>| {
+            attempt += 1;
+            signals.registration_attempt(&worker.worker_id, attempt, answer);
+        };
+        let try_timeout = self.config.scheduler_try_timeout;
+        let told = retry::register(port, worker, config, try_timeout, || self.now(), on_attempt).await;
         signals.registration_took(begun.elapsed());
         told
     }

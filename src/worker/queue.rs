@@ -13,9 +13,11 @@ use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
 use crate::bus::subjects::Verb;
 use crate::handle::{Handled, Handler};
+use crate::domain::CommandId;
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
+use crate::telemetry::{Health, Lane, PoolSignals};
 
 /// A queue that shows no backlog holds room for so many commands only, so that idle pools do not starve a busy one.
 const IDLE_BATCH: usize = 16;
@@ -31,18 +33,10 @@ pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal
     pub desk: Arc<Desk>,
     /// The replica.
     pub worker: Worker,
-    /// Told of each command and of whether the queue can be pulled from.
-    pub signals: Arc<dyn QueueSignals>,
-}
-
-/// What a queue tells of itself.
-pub trait QueueSignals: Send + Sync + std::fmt::Debug {
-    /// Whether commands can be pulled.
-    fn pulling(&self, verb: Verb, yes: bool);
-    /// A command is taken in hand; `again` if it was delivered before.
-    fn taken(&self, verb: Verb, again: bool);
-    /// It is out of hand.
-    fn settled(&self, verb: Verb, handled: &'static str, settled: Settled, took: Duration);
+    /// Told of each command.
+    pub signals: PoolSignals,
+    /// Told whether commands can be pulled.
+    pub health: Arc<Health>,
 }
 
 /// One consumer of one pool.
@@ -83,7 +77,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let ended = self.pull().await;
-            context.signals.pulling(self.verb, false);
+            context.pulling(self.verb, false);
             self.reserved = None;
             if let Err(why) = ended {
                 if begun.elapsed() > LONGEST_PAUSE {
@@ -120,11 +114,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             };
             match pulled {
                 Pulled::Message(message) => {
-                    context.signals.pulling(self.verb, true);
+                    context.pulling(self.verb, true);
                     self.take(*message, puller.outstanding()).await;
                 }
                 Pulled::Unfilled(number) => {
-                    context.signals.pulling(self.verb, true);
+                    context.pulling(self.verb, true);
                     self.batch = (self.batch / 2).max(IDLE_BATCH.min(self.concurrency));
                     drop(self.reserved.as_mut().and_then(|room| room.split(number.min(room.size()))));
                 }
@@ -219,12 +213,15 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     delivery: Delivery,
 ) {
     let begun = Instant::now();
-    let verb = delivery.verb();
-    context.signals.taken(verb, delivery.deliveries() > 1);
+    let (verb, deliveries) = (delivery.verb(), delivery.deliveries());
+    let _in_flight = context.signals.in_flight(verb);
+    if deliveries > 1 {
+        context.signals.redelivered(verb, deliveries);
+    }
     let body = delivery.body().clone();
     let handled = {
         let progress = delivery.progress();
-        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, delivery.deliveries()));
+        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, deliveries));
         let mut tick = interval_at(begun + PROGRESS_EVERY, PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -234,12 +231,29 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
                 _ = tick.tick() => progress.tell().await,
                 // What is dropped here half-way is where a crash would have left it.
                 () = context.worker.abandon.cancelled() => {
-                    break Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: "retry" };
+                    break Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: None };
                 }
             }
         }
     };
     let Handled { verdict, outcome } = handled;
-    let settled = delivery.settle(verdict).await;
-    context.signals.settled(verb, outcome, settled, begun.elapsed());
+    match (delivery.settle(verdict).await, outcome) {
+        (Settled::Acked, Some(outcome)) => context.signals.command_done(verb, outcome, begun.elapsed()),
+        (Settled::Buried { command_id, refusal, first: true }, Some(outcome)) => {
+            context.signals.dead_letter(verb, command_id.as_ref().map_or("_", CommandId::as_str), &refusal);
+            context.signals.command_done(verb, outcome, begun.elapsed());
+        }
+        (Settled::Acked | Settled::Buried { .. } | Settled::Delayed | Settled::Left, _) => {}
+    }
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> QueueContext<P, R, J> {
+    fn pulling(&self, verb: Verb, yes: bool) {
+        let lane = match verb {
+            Verb::Provision => Lane::Provision,
+            Verb::Terminate => Lane::Terminate,
+            Verb::Pool | Verb::Sweep => Lane::Control,
+        };
+        self.health.set_pulling(&self.desk.pool, lane, yes);
+    }
 }

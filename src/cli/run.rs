@@ -1,0 +1,54 @@
+//! `enlist run`: one replica, until it is told to stop.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exit;
+use crate::config::Config;
+use crate::replica::{Replica, StartError};
+use crate::telemetry::{install_metrics, keep_watchdog, notify_ready, notify_stopping, register_all};
+
+/// Runs a replica until SIGTERM or SIGINT, then drains it.
+pub async fn run(config: Config) -> ExitCode {
+    let metrics = install_metrics();
+    register_all(&config);
+    // Listened for before the first command is taken, so that a signal is never missed.
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be listened for");
+        return exit::software();
+    };
+    let replica = match Replica::start(&config, Some(metrics)).await {
+        Ok(replica) => replica,
+        Err(error) => {
+            eprintln!("enlist: {error}");
+            return exit_code(&error);
+        }
+    };
+    let pools: Vec<&str> = config.pools.keys().map(crate::domain::Pool::as_str).collect();
+    tracing::info!(
+        prefix = %config.prefix, pools = pools.join(","), http = %replica.address(), version = env!("CARGO_PKG_VERSION"),
+        "taking commands"
+    );
+    notify_ready();
+    let watchdog = tokio::spawn(keep_watchdog());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(within = ?config.limits.drain, "draining");
+    notify_stopping();
+    watchdog.abort();
+    replica.drain().await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// 69 where the broker is to blame, 78 where a setting is.
+fn exit_code(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Connect(_) | StartError::Subscribe(_) => exit::unavailable(),
+        StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => exit::configuration(),
+    }
+}

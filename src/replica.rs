@@ -1,0 +1,202 @@
+//! One replica: the parts wired together, started, watched and drained.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::connection::{self, ConnectError, Connection, Link};
+use crate::bus::delivery::Desk;
+use crate::bus::requests::Requests;
+use crate::bus::streams::{self, StreamsError};
+use crate::bus::subjects::{Subjects, Verb};
+use crate::config::{Config, PoolConfig};
+use crate::domain::Pool;
+use crate::handle::Handler;
+use crate::http::{self, HttpState};
+use crate::journal::follow::Follower;
+use crate::journal::nats::NatsJournal;
+use crate::provider::any::AnyProvider;
+use crate::provider::{ProviderError, WorkerProvider};
+use crate::registration::nats::NatsScheduler;
+use crate::service::{WorkerManagementConfig, WorkerManagementService};
+use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
+use crate::worker::{Queue, QueueContext, Worker};
+
+/// How often the gauges of live workers are set.
+const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why a replica did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No usable broker.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The fleet's objects on the broker are not as they have to be.
+    #[error(transparent)]
+    Streams(#[from] StreamsError),
+    /// The broker does not let us listen.
+    #[error("cannot subscribe: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    /// A provider cannot be set up.
+    #[error("pool {pool}: {error}")]
+    Provider {
+        /// The pool.
+        pool: Pool,
+        /// Why.
+        error: ProviderError,
+    },
+    /// The http address cannot be listened on.
+    #[error("cannot listen on {address} (http.listen): {error}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// A running replica.
+#[derive(Debug)]
+pub struct Replica {
+    worker: Worker,
+    health: Arc<Health>,
+    connection: Connection,
+    http: CancellationToken,
+    address: std::net::SocketAddr,
+    drain: std::time::Duration,
+}
+
+impl Replica {
+    /// Connects, makes or checks the streams, and begins to take commands.
+    pub async fn start(config: &Config, metrics: PrometheusHandle) -> Result<Self, StartError> {
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .map_err(|error| StartError::Listen { address: config.http.listen, error })?;
+        let address =
+            listener.local_addr().map_err(|error| StartError::Listen { address: config.http.listen, error })?;
+        let connection = connection::connect(&config.nats, "enlist").await?;
+        let subjects = Subjects::new(&config.prefix);
+        let domain = config.nats.domain.as_deref();
+        streams::ensure(&connection, domain, &subjects, config.pools.keys(), config.replicas, config.manage_streams)
+            .await?;
+        let requests = Requests::start(connection.client.clone()).await?;
+        let context = streams::context(&connection, domain);
+        let followers: HashMap<Pool, Follower> = config
+            .pools
+            .keys()
+            .map(|pool| (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone())))
+            .collect();
+        let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
+        let scheduler = NatsScheduler::new(requests.clone(), config.scheduler.clone());
+        let health = Arc::new(Health::new(config.pools.keys()));
+        let worker = Worker::new(config.limits.concurrency);
+        for (pool, pool_config) in &config.pools {
+            let provider = AnyProvider::for_pool(config, pool, pool_config)
+                .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
+            let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
+            let service = WorkerManagementService::new_with_registration(
+                provider,
+                scheduler.clone(),
+                management(config, pool_config),
+            )
+            .with_journal(journal.clone());
+            let context = Arc::new(QueueContext {
+                handler: Arc::new(Handler::new(service, pool.clone(), pool_config.clone())),
+                desk: Arc::new(Desk {
+                    requests: requests.clone(),
+                    subjects: subjects.clone(),
+                    pool: pool.clone(),
+                    stream: subjects.command_stream(pool),
+                    api_prefix: streams::api_prefix(domain),
+                }),
+                worker: worker.clone(),
+                signals,
+                health: Arc::clone(&health),
+            });
+            for verb in [Verb::Provision, Verb::Terminate] {
+                let queue = Queue::new(Arc::clone(&context), verb, pool_config.concurrency);
+                worker.tasks.spawn(queue.run());
+            }
+        }
+        let http = CancellationToken::new();
+        let state = HttpState { metrics: metrics.clone(), health: Arc::clone(&health) };
+        tokio::spawn(http::serve(listener, state, http.clone()));
+        tokio::spawn(watch_link(connection.clone(), Arc::clone(&health), http.clone()));
+        tokio::spawn(keep_gauges(followers, http.clone()));
+        Ok(Self { worker, health, connection, http, address, drain: config.limits.drain })
+    }
+
+    /// Where the http listener is; the port is the system's choice where the setting says 0.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
+    /// What `/readyz` tells.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Stops taking commands, finishes those in hand within `limits.drain`, gives back the rest, and closes.
+    pub async fn drain(self) {
+        self.health.set_draining();
+        self.worker.drain(self.drain).await;
+        // What has been published, acks and naks above all, is to reach the server before the connection goes.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.connection.client.flush()).await;
+        self.http.cancel();
+    }
+}
+
+fn management(config: &Config, pool: &PoolConfig) -> WorkerManagementConfig {
+    WorkerManagementConfig {
+        registration_enabled: pool.registration.enabled,
+        registration_max_retries: pool.registration.max_retries,
+        registration_timeout: pool.registration.timeout,
+        scheduler_try_timeout: config.scheduler.try_timeout,
+        unregister_timeout: config.scheduler.unregister_timeout,
+        launch_timeout: pool.launch_timeout,
+        grace: pool.grace,
+        max_workers: pool.max_workers,
+    }
+}
+
+async fn watch_link(mut connection: Connection, health: Arc<Health>, stop: CancellationToken) {
+    loop {
+        let link = *connection.link.borrow_and_update();
+        match link {
+            Link::Up => {
+                health.set_connected(true);
+                nats_connected(true);
+            }
+            Link::Down => {
+                health.set_connected(false);
+                nats_connected(false);
+            }
+            // The client reconnects to another server by itself; forcing it now keeps the wait short.
+            Link::LameDuck => {
+                let _ = connection.client.force_reconnect().await;
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = connection.link.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn keep_gauges(followers: HashMap<Pool, Follower>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(GAUGES_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        for (pool, follower) in &followers {
+            let counts: Vec<_> = follower.look(|census| census.by_state().collect());
+            crate::telemetry::signal::workers(pool, counts);
+        }
+    }
+}

@@ -70,7 +70,7 @@ pub struct Replica {
 
 impl Replica {
     /// Connects, makes or checks the streams, and begins to take commands.
-    pub async fn start(config: &Config, metrics: PrometheusHandle) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
         let listener = TcpListener::bind(config.http.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.http.listen, error })?;
@@ -89,7 +89,7 @@ impl Replica {
             .map(|pool| (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone())))
             .collect();
         let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
-        let scheduler = NatsScheduler::new(requests.clone(), config.scheduler.clone());
+        let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
         let worker = Worker::new(config.limits.concurrency);
         for (pool, pool_config) in &config.pools {
@@ -121,7 +121,7 @@ impl Replica {
             }
         }
         let http = CancellationToken::new();
-        let state = HttpState { metrics: metrics.clone(), health: Arc::clone(&health) };
+        let state = HttpState { metrics, health: Arc::clone(&health) };
         tokio::spawn(http::serve(listener, state, http.clone()));
         tokio::spawn(watch_link(connection.clone(), Arc::clone(&health), http.clone()));
         tokio::spawn(keep_gauges(followers, http.clone()));

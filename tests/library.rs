@@ -1,0 +1,257 @@
+//! The story's acceptance criteria, held by the library without a broker.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use enlist::config::NullConfig;
+use enlist::config::StaticHost;
+use enlist::domain::{Capabilities, Pool, Prefix, RegistrationStatus, State, WorkerId, WorkerSpec};
+use enlist::journal::{Journal, MemoryJournal};
+use enlist::provider::null::NullProvider;
+use enlist::provider::static_hosts::StaticProvider;
+use enlist::provider::WorkerProvider;
+use enlist::registration::memory::{Asked, MemoryScheduler};
+use enlist::registration::{
+    ListedWorker, RegisterWorker, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
+};
+use enlist::{
+    DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig, WorkerManagementError, WorkerManagementService,
+    WorkerStatus,
+};
+
+fn null() -> NullProvider {
+    NullProvider::new(&Prefix::new("test").unwrap(), NullConfig::default())
+}
+
+/// A scheduler that answers as it is told, then accepts.
+#[derive(Clone, Default)]
+struct Scripted {
+    answers: Arc<Mutex<VecDeque<RegistrationError>>>,
+    registered: Arc<Mutex<Vec<RegisterWorker>>>,
+}
+
+impl Scripted {
+    fn answering(answers: impl IntoIterator<Item = RegistrationError>) -> Self {
+        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), registered: Arc::default() }
+    }
+}
+
+impl WorkerRegistrationPort for Scripted {
+    async fn register_worker(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
+        self.registered.lock().unwrap().push(request.clone());
+        match self.answers.lock().unwrap().pop_front() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    async fn unregister_worker(&self, _: &UnregisterWorker) -> Result<(), RegistrationError> {
+        Ok(())
+    }
+
+    async fn list_workers(&self, _: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
+        Ok(None)
+    }
+}
+
+fn away() -> RegistrationError {
+    RegistrationError::Unavailable { code: "no_responders", message: "nobody listens".into() }
+}
+
+fn rejected() -> RegistrationError {
+    RegistrationError::Rejected { code: "banned".into(), message: "not this one".into() }
+}
+
+#[test]
+fn ac_1_the_defaults_are_those_of_the_story() {
+    let config = WorkerManagementConfig::default();
+    assert!(config.registration_enabled);
+    assert_eq!((config.registration_max_retries, config.registration_timeout), (3, Duration::from_secs(30)));
+}
+
+#[tokio::test]
+async fn ac_1_a_service_without_registration_makes_workers_that_are_ready() {
+    let service = WorkerManagementService::new(null(), WorkerManagementConfig::default());
+    let worker = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
+    assert_eq!(worker.status, WorkerStatus::Ready);
+    assert_eq!(worker.registration.status, RegistrationStatus::Disabled);
+}
+
+#[tokio::test]
+async fn ac_1_registration_can_be_turned_off_by_configuration() {
+    let scheduler = Scripted::default();
+    let config = WorkerManagementConfig { registration_enabled: false, ..WorkerManagementConfig::default() };
+    let service = WorkerManagementService::new_with_registration(null(), scheduler.clone(), config);
+    let worker = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
+    assert_eq!(worker.status, WorkerStatus::Ready);
+    assert!(scheduler.registered.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn ac_2_a_provisioned_worker_is_registered_before_the_call_returns() {
+    let scheduler = Scripted::default();
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let worker = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
+    assert_eq!(worker.status, WorkerStatus::Registered);
+    let told = scheduler.registered.lock().unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].worker_id, worker.worker_id);
+    assert!(told[0].instance_id.is_some(), "the scheduler is told of a worker that is there");
+    let states: Vec<State> = service.journal().entries().iter().map(|entry| entry.worker.state).collect();
+    assert_eq!(states, [State::Provisioning, State::Provisioned, State::Registered]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ac_2_ac_3_a_registration_that_fails_leaves_the_worker_and_the_call_succeeds() {
+    let scheduler = Scripted::answering((0..4).map(|_| away()));
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let worker = service.provision_worker(&config).await.unwrap();
+    assert_eq!(worker.status, WorkerStatus::Ready, "a worker that the scheduler does not know is not `Registered`");
+    assert_eq!(worker.registration.status, RegistrationStatus::Failed);
+    assert_eq!(worker.registration.attempts, 4, "the first try and three more");
+    let fault = worker.registration.error.unwrap();
+    assert_eq!((fault.code.as_str(), fault.critical), ("no_responders", false));
+    assert_eq!(service.provider().list_workers(&config.pool).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn ac_2_static_workers_are_registered_too() {
+    let hosts = ["edge-1", "edge-2"].map(|id| StaticHost {
+        id: WorkerId::new(id).unwrap(),
+        endpoint: Some(format!("{id}:22")),
+        capabilities: Capabilities { cpus: Some(8.0), ..Capabilities::default() },
+    });
+    let scheduler = Scripted::default();
+    let provider = StaticProvider::new(hosts.to_vec());
+    let service =
+        WorkerManagementService::new_with_registration(provider, scheduler.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let worker = service.provision_worker(&config).await.unwrap();
+    assert_eq!((worker.worker_id.as_str(), worker.status), ("edge-1", WorkerStatus::Registered));
+    assert_eq!(worker.metadata["endpoint"], "edge-1:22");
+    assert_eq!(worker.capabilities.cpus, Some(8.0));
+    assert_eq!(service.provision_worker(&config).await.unwrap().worker_id, worker.worker_id, "the same command, the same host");
+    let second = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
+    assert_eq!(second.worker_id.as_str(), "edge-2");
+    let full = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap_err();
+    assert!(full.to_string().starts_with("quota"), "{full}");
+    service.terminate_worker(&TerminateWorkerConfig::new(config.pool.clone(), worker.worker_id.clone())).await.unwrap();
+    let again = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
+    assert_eq!(again.worker_id, worker.worker_id, "terminate frees the host");
+    let history = service.journal().history(&enlist::domain::WorkerKey::new(config.pool, again.worker_id)).await.unwrap();
+    let revs: Vec<u64> = history.iter().map(|entry| entry.worker.rev).collect();
+    assert_eq!(revs, (1..=history.len() as u64).collect::<Vec<_>>(), "rev goes on over allocations, without a gap");
+}
+
+#[tokio::test]
+async fn ac_3_a_critical_refusal_reaches_the_caller_and_the_worker_stays() {
+    let scheduler = Scripted::answering([rejected()]);
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let error = service.provision_worker(&config).await.unwrap_err();
+    let WorkerManagementError::RegistrationRejected { worker, fault } = error else { panic!("{error}") };
+    assert_eq!((fault.code.as_str(), fault.critical), ("banned", true));
+    assert_eq!(scheduler.registered.lock().unwrap().len(), 1, "a refusal is not tried again");
+    let instances = service.provider().list_workers(&config.pool).await.unwrap();
+    assert_eq!(instances[0].key.worker_id, worker.worker_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ac_4_the_call_with_its_own_configuration_overrides_retries() {
+    let scheduler = Scripted::answering((0..9).map(|_| away()));
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let registration = RegistrationConfig { max_retries: 1, ..RegistrationConfig::default() };
+    let worker =
+        service.provision_worker_with_config(&DynamicWorkerConfig::default(), &registration).await.unwrap();
+    assert_eq!(worker.registration.attempts, 2);
+}
+
+#[tokio::test]
+async fn ac_4_every_worker_of_a_new_pool_is_registered() {
+    let scheduler = MemoryScheduler::new().with_journal();
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::new(Pool::new("warm").unwrap(), WorkerSpec::default());
+    let pool = service.create_pool(&config, 20).await;
+    assert!(pool.workers.iter().all(|worker| worker.as_ref().unwrap().status == WorkerStatus::Registered));
+    assert_eq!(scheduler.registered(), 20);
+    let again = service.create_pool(&config, 22).await;
+    assert_eq!(again.workers.len(), 22);
+    assert_eq!(service.provider().list_workers(&config.pool).await.unwrap().len(), 22, "only the missing are made");
+}
+
+#[tokio::test]
+async fn ac_5_a_terminate_unregisters_first_and_then_removes() {
+    let scheduler = MemoryScheduler::new().with_journal();
+    let service =
+        WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let worker = service.provision_worker(&config).await.unwrap();
+    let terminate = TerminateWorkerConfig::new(config.pool.clone(), worker.worker_id.clone());
+    service.terminate_worker(&terminate).await.unwrap();
+    assert_eq!(scheduler.registered(), 0);
+    assert!(service.provider().list_workers(&config.pool).await.unwrap().is_empty());
+    let states: Vec<State> = service.journal().entries().iter().map(|entry| entry.worker.state).collect();
+    assert_eq!(states[3..], [State::Terminating, State::Terminated]);
+    assert!(matches!(scheduler.journal().last(), Some(Asked::Unregister(request)) if request.epoch == 2));
+    service.terminate_worker(&terminate).await.unwrap();
+    assert_eq!(service.journal().entries().len(), 5, "a terminate of what is gone writes nothing");
+}
+
+#[tokio::test]
+async fn the_same_command_again_makes_no_second_worker() {
+    let service = WorkerManagementService::new(null(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let first = service.provision_worker(&config).await.unwrap();
+    assert_eq!(service.provision_worker(&config).await.unwrap(), first);
+    assert_eq!(service.journal().entries().len(), 2);
+    let other = DynamicWorkerConfig {
+        spec_hash: enlist::domain::SpecHash::of(b"another content"),
+        ..config.clone()
+    };
+    let error = service.provision_worker(&other).await.unwrap_err();
+    assert!(error.to_string().starts_with("conflict"), "{error}");
+}
+
+#[tokio::test]
+async fn a_terminate_before_its_provision_stands_in_its_way() {
+    let service = WorkerManagementService::new(null(), WorkerManagementConfig::default());
+    let id = WorkerId::new("late").unwrap();
+    let config = DynamicWorkerConfig { worker_id: Some(id.clone()), ..DynamicWorkerConfig::default() };
+    service.terminate_worker(&TerminateWorkerConfig::new(config.pool.clone(), id)).await.unwrap();
+    let error = service.provision_worker(&config).await.unwrap_err();
+    assert!(error.to_string().starts_with("conflict"), "{error}");
+    assert!(service.provider().list_workers(&config.pool).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn fifty_slots_are_given_to_fifty_of_two_hundred() {
+    let config = WorkerManagementConfig { max_workers: Some(50), ..WorkerManagementConfig::default() };
+    let provider = null();
+    let journal = MemoryJournal::new();
+    let replicas: Vec<_> = (0..3)
+        .map(|_| Arc::new(WorkerManagementService::new(provider.clone(), config.clone()).with_journal(journal.clone())))
+        .collect();
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let service = Arc::clone(&replicas[n % 3]);
+            tokio::spawn(async move { service.provision_worker(&DynamicWorkerConfig::default()).await })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => made += 1,
+            Err(error) => assert!(error.to_string().starts_with("quota"), "{error}"),
+        }
+    }
+    assert_eq!(made, 50);
+    assert_eq!(provider.list_workers(&Pool::new("default").unwrap()).await.unwrap().len(), 50);
+}

@@ -4,8 +4,12 @@ pub mod command;
 pub mod dead_letter;
 pub mod event;
 mod explain;
+#[cfg(test)]
+mod properties;
 mod read;
 pub mod scheduler;
+#[cfg(test)]
+mod schemas;
 mod table;
 #[cfg(test)]
 mod tests;

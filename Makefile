@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint doc deny compose-config broker venv bench image up clean
+.PHONY: help run test check fmt lint doc deny compose-config broker venv bench image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -56,3 +56,6 @@ up: ## Broker, enlist and demo scheduler in containers
 clean: ## Removes what was built and brought
 	$(CARGO) clean
 	rm -rf .venv
+
+schemas: ## schemas/*.json anew from src/wire; read the difference before it is committed
+	UPDATE_SCHEMAS=1 $(CARGO) test --locked --lib schemas

@@ -26,18 +26,36 @@ pub const POOL_TOKEN: &str = "_";
 #[error("an event cannot be read: {0}")]
 pub struct EventUnreadable(pub String);
 
-/// Written in one pass, without a tree in between.
+/// An event, in structured JSON. Attributes that are not listed here may come with later versions and are passed over.
+// Written in one pass, without a tree in between.
 #[derive(Serialize)]
-struct Outgoing<'a, T> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Outgoing<'a, T> {
+    /// The version of the envelope.
+    #[cfg_attr(test, schemars(extend("const" = "1.0")))]
     specversion: &'a str,
+    /// `<pool>.<worker_id>.<rev>`, `_` standing for the worker id in a pool's own events.
+    #[cfg_attr(test, schemars(with = "String", regex(pattern = r"^[a-z0-9-]+\.(_|[a-z0-9-]+)\.[0-9]+$")))]
     id: fmt::Arguments<'a>,
+    /// `/enlist/<prefix>`.
+    #[cfg_attr(test, schemars(with = "String", regex(pattern = "^/enlist/[a-z0-9-]+$")))]
     source: fmt::Arguments<'a>,
+    /// `enlist.worker.<state>.v1`, or `enlist.pool.<state>.v1` for a pool's own events.
+    #[cfg_attr(test, schemars(with = "String", regex(pattern = r"^enlist\.(worker|pool)\.[a-z_]+\.v1$")))]
     r#type: fmt::Arguments<'a>,
+    /// `<pool>/<worker_id>`.
+    #[cfg_attr(test, schemars(with = "String", regex(pattern = "^[a-z0-9-]+/(_|[a-z0-9-]+)$")))]
     subject: fmt::Arguments<'a>,
+    /// When the event was written.
+    #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
     time: Timestamp,
+    /// The form of `data`.
+    #[cfg_attr(test, schemars(extend("const" = "application/json")))]
     datacontenttype: &'a str,
+    /// W3C trace context of the command, where there is one; a header of the message too.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    /// The whole record as of this event.
     data: &'a T,
 }
 

@@ -4,9 +4,13 @@ pub mod command;
 pub mod dead_letter;
 pub mod event;
 mod explain;
+#[cfg(test)]
+mod properties;
 pub mod publish;
 mod read;
 pub mod scheduler;
+#[cfg(test)]
+mod schemas;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -5,5 +5,6 @@ pub mod domain;
 pub mod journal;
 pub mod provider;
 pub mod registration;
+pub mod telemetry;
 pub mod text;
 pub mod wire;

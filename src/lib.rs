@@ -1,5 +1,6 @@
 //! Provisions workers on command and enlists them with a scheduler: one command, one worker, one outcome.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;

@@ -1,7 +1,12 @@
 //! Provisions workers on command and enlists them with a scheduler: one command, one worker, one outcome.
+//!
+//! [`WorkerManagementService`] is the front door; the modules stand in the order of a command's way, each using only those
+//! below it.
 
 pub mod cli;
+pub mod replica;
 pub mod worker;
+pub mod http;
 pub mod handle;
 pub mod service;
 pub mod registration;

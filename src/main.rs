@@ -1,2 +1,10 @@
-//! The binary.
-fn main() {}
+//! The binary: chooses the one TLS provider, then does what the command line says.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything connects: with two providers in the tree rustls cannot choose by itself. An error says that one
+    // is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    enlist::cli::main()
+}

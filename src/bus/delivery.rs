@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::requests::{RequestError, Requests};
 use super::streams::ACK_WAIT;
-use super::subjects::{Subjects, Verb};
+use super::subjects::Subjects;
+use crate::domain::Verb;
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, Pool, Refusal};
 use crate::wire::dead_letter::DeadLetter;

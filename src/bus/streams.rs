@@ -8,7 +8,8 @@ use async_nats::jetstream::{self, ErrorCode};
 use serde_json::Value;
 
 use super::connection::Connection;
-use super::subjects::{Subjects, Verb};
+use super::subjects::Subjects;
+use crate::domain::Verb;
 use crate::config::ManageStreams;
 use crate::domain::Pool;
 

@@ -1,3 +1,160 @@
-//! One file a verb.
+//! The command line: one file a verb, and the exit codes that scripts rely on.
 
-pub mod demo_scheduler;
+mod check_config;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, Flags, Loaded, from_process};
+use crate::telemetry::LogFormat;
+
+/// What a process ends with; the numbers are those of sysexits.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// Flags or arguments cannot be understood.
+    Usage,
+    /// NATS cannot be reached at start.
+    Unavailable,
+    /// The settings are mistaken.
+    Config,
+}
+
+impl Exit {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Config => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Provisions workers on command from NATS JetStream and enlists them with a scheduler.
+#[derive(Parser)]
+#[command(name = "enlist", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags of every verb.
+// The environment is read by the settings, not here: an empty variable counts as unset everywhere.
+#[derive(Args)]
+#[allow(clippy::doc_markdown, reason = "the help shows these lines as they stand")]
+pub struct GlobalArgs {
+    /// Configuration file [env: ENLIST_CONFIG] [default: ./enlist.toml where it is there]
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Context of the nats command line to reach NATS by [env: NATS_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// NATS URLs, separated by commas [env: NATS_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    nats_url: Option<String>,
+    /// First token of every subject [env: ENLIST_PREFIX]
+    #[arg(long, global = true, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// How the log is written: auto is text at a terminal, else JSON
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "auto")]
+    log_format: LogFormat,
+}
+
+impl GlobalArgs {
+    /// The settings for a verb that serves pools.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        self.load_with(false)
+    }
+
+    /// The settings for a verb that only talks to NATS, so that no pools, and no file, will do.
+    pub fn load_client(&self) -> Result<Loaded, ConfigError> {
+        self.load_with(true)
+    }
+
+    /// How the log is written.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
+    fn load_with(&self, pools_optional: bool) -> Result<Loaded, ConfigError> {
+        let Self { config, context, nats_url, prefix, log_format: _ } = self;
+        let flags =
+            Flags { prefix: prefix.clone(), nats_url: nats_url.clone(), context: context.clone(), pools_optional };
+        from_process(config.as_deref(), flags)
+    }
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Check the settings, and print each with its value and where it comes from
+    CheckConfig,
+}
+
+/// Reads the command line and does what it asks for.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(&cli).into(),
+        Err(error) => usage(&error).into(),
+    }
+}
+
+fn run(cli: &Cli) -> Exit {
+    let Cli { global, verb } = cli;
+    match verb {
+        Verb::CheckConfig => check_config::run(global),
+    }
+}
+
+/// Help and version were asked for; anything else is a mistake of the caller's.
+fn usage(error: &clap::Error) -> Exit {
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_of(args: &[&str]) -> Exit {
+        match Cli::try_parse_from(args) {
+            Ok(cli) => run(&cli),
+            Err(error) => usage(&error),
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        assert_eq!(exit_of(&["enlist", "--help"]), Exit::Done);
+        assert_eq!(exit_of(&["enlist", "--version"]), Exit::Done);
+        assert_eq!(exit_of(&["enlist", "no-such-verb"]), Exit::Usage);
+        assert_eq!(exit_of(&["enlist"]), Exit::Usage);
+        assert_eq!(exit_of(&["enlist", "check-config", "--config", "/no/such/file.toml"]), Exit::Config);
+        assert_eq!([Exit::Done, Exit::Usage, Exit::Unavailable, Exit::Config].map(Exit::code), [0, 64, 69, 78]);
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_verb() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("enlist.toml");
+        std::fs::write(&path, "[pools.load]\nprovider = \"null\"\n").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(exit_of(&["enlist", "--prefix", "a", "check-config", "--config", path]), Exit::Done);
+        assert_eq!(exit_of(&["enlist", "--config", path, "check-config", "--prefix", "No Good"]), Exit::Config);
+    }
+}

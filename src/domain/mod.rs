@@ -7,6 +7,7 @@ mod pool;
 mod refusal;
 mod retry;
 mod spec;
+mod verb;
 mod worker;
 
 pub use error::{ErrorClass, Standing};
@@ -16,6 +17,7 @@ pub use pool::{PoolRecord, PoolState};
 pub use refusal::{Reason, Refusal};
 pub use retry::{MAX_IDLE_TRIES, nak_delay};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
+pub use verb::Verb;
 pub use worker::{
     EndedBy, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault, WorkerType,
 };

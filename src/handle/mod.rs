@@ -6,7 +6,7 @@ mod terminate;
 use std::time::Duration;
 
 use crate::bus::delivery::Verdict;
-use crate::bus::subjects::Verb;
+use crate::domain::Verb;
 use crate::config::PoolConfig;
 use crate::domain::{CommandId, Pool, State, nak_delay};
 use crate::journal::Journal;

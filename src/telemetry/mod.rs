@@ -1,2 +1,15 @@
-//! stub
-pub mod signal;
+//! What the process tells about itself: log, metrics, health, and its service manager.
+
+mod health;
+mod labels;
+mod log;
+mod metrics;
+mod signal;
+mod systemd;
+
+pub use health::{Condition, Health};
+pub use labels::{AttemptOutcome, Lane, Operation, OrphanAction, Outcome, ProviderOutcome};
+pub use log::{LogFormat, init_logging};
+pub use metrics::{PrometheusHandle, install_metrics, register_all};
+pub use signal::{InFlight, PoolSignals, nats_connected};
+pub use systemd::{keep_watchdog, notify_ready, notify_stopping};

@@ -11,7 +11,7 @@ use super::Worker;
 use super::slots::{Room, Slots};
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
-use crate::bus::subjects::Verb;
+use crate::domain::Verb;
 use crate::handle::{Handled, Handler};
 use crate::domain::CommandId;
 use crate::journal::Journal;

@@ -1,11 +1,30 @@
 //! The only reader of files and environment; composes each component's own settings.
 
+mod check;
+mod context;
+mod env;
+mod file;
+mod kind;
+mod load;
+mod nats;
+mod origin;
+mod pools;
+mod reader;
+mod show;
+#[cfg(test)]
+mod tests;
+mod time;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{Capabilities, Pool, Prefix, WorkerId, WorkerSpec};
+use crate::domain::{Capabilities, Pool, Prefix, WorkerId, WorkerSpec, WorkerType};
+
+pub use env::{ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, from_process, log_settings};
+pub use load::{Loaded, load};
+pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};
 
 /// Everything that can be set, validated and with every default filled in.
 #[derive(Debug, Clone)]
@@ -44,9 +63,9 @@ pub enum ManageStreams {
 }
 
 /// How the broker is reached. Secrets are kept in [`Secret`], which never shows them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NatsConfig {
-    /// One or more URLs, separated by commas.
+    /// One or more URLs, separated by commas. May carry a password: only [`NatsConfig::shown_url`] may be shown.
     pub url: String,
     /// Credentials file (JWT and seed); read again at each connect.
     pub creds: Option<PathBuf>,
@@ -70,6 +89,48 @@ pub struct NatsConfig {
     pub domain: Option<String>,
     /// Prefix of inboxes; `_INBOX` if unset.
     pub inbox_prefix: Option<String>,
+}
+
+impl NatsConfig {
+    /// The URLs with any password or token in them replaced by `***`: for logs and errors.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        show::url(&self.url)
+    }
+}
+
+impl std::fmt::Debug for NatsConfig {
+    /// The URL may carry a password, so it shows without.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            url: _,
+            creds,
+            nkey,
+            user,
+            password,
+            password_file,
+            token,
+            tls_ca,
+            tls_cert,
+            tls_key,
+            domain,
+            inbox_prefix,
+        } = self;
+        f.debug_struct("NatsConfig")
+            .field("url", &self.shown_url())
+            .field("creds", creds)
+            .field("nkey", nkey)
+            .field("user", user)
+            .field("password", password)
+            .field("password_file", password_file)
+            .field("token", token)
+            .field("tls_ca", tls_ca)
+            .field("tls_cert", tls_cert)
+            .field("tls_key", tls_key)
+            .field("domain", domain)
+            .field("inbox_prefix", inbox_prefix)
+            .finish()
+    }
 }
 
 /// A text that never shows in `Debug` or `Display`.
@@ -185,6 +246,26 @@ pub enum Override {
     Gpus,
 }
 
+impl Override {
+    /// Every field, in the order of a specification.
+    pub const ALL: [Self; 7] =
+        [Self::Image, Self::Command, Self::Env, Self::Labels, Self::Cpus, Self::MemoryMb, Self::Gpus];
+
+    /// The field's name in settings and commands.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Command => "command",
+            Self::Env => "env",
+            Self::Labels => "labels",
+            Self::Cpus => "cpus",
+            Self::MemoryMb => "memory_mb",
+            Self::Gpus => "gpus",
+        }
+    }
+}
+
 /// A pool's provider and what only that one needs.
 #[derive(Debug, Clone)]
 pub enum ProviderConfig {
@@ -199,6 +280,28 @@ pub enum ProviderConfig {
     },
     /// Makes nothing.
     Null(NullConfig),
+}
+
+impl ProviderConfig {
+    /// Its name in settings, events and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Docker => "docker",
+            Self::Static { .. } => "static",
+            Self::Null(_) => "null",
+        }
+    }
+
+    /// Whether its workers are made or found.
+    #[must_use]
+    pub fn worker_type(&self) -> WorkerType {
+        match self {
+            Self::Process | Self::Docker | Self::Null(_) => WorkerType::Dynamic,
+            Self::Static { .. } => WorkerType::Static,
+        }
+    }
 }
 
 /// A host of a static pool.

@@ -1,0 +1,86 @@
+//! What settings are read from: the process's own files and environment, or a test's.
+//!
+//! Nothing else in the crate looks at the environment or at a settings file.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use super::load::{Loaded, load};
+use super::origin::ConfigError;
+
+/// The file that is taken where it lies in the working directory and none is named.
+pub const DEFAULT_FILE: &str = "enlist.toml";
+
+/// A configuration file that has been read.
+#[derive(Clone)]
+pub struct ConfigFile {
+    /// Its name, as mistakes tell it.
+    pub name: String,
+    /// Its text. May hold secrets.
+    pub text: String,
+}
+
+/// What the command line sets. May hold secrets, so there is no `Debug`.
+#[derive(Clone, Default)]
+pub struct Flags {
+    /// `--prefix`.
+    pub prefix: Option<String>,
+    /// `--nats-url`.
+    pub nats_url: Option<String>,
+    /// `--context`.
+    pub context: Option<String>,
+    /// A client's verb needs a broker and no pool, so that a file without pools, or no file at all, will do.
+    pub pools_optional: bool,
+}
+
+/// Everything that settings are a function of.
+pub struct Source<'a> {
+    /// The file, if there is one.
+    pub file: Option<ConfigFile>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// The command line.
+    pub flags: Flags,
+    /// Reads a file that the settings name: a `nats` context.
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// The settings of this process: the file that is named, else the one that `ENLIST_CONFIG` names, else `enlist.toml` of
+/// the working directory if it is there; its environment; and the flags.
+pub fn from_process(config_path: Option<&Path>, flags: Flags) -> Result<Loaded, ConfigError> {
+    // What is not UTF-8 is kept as far as it goes: a mistake that names the variable is better than silence.
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    let named = config_path
+        .map(Path::to_path_buf)
+        .or_else(|| env.get("ENLIST_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let file = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(ConfigFile { name: path.to_string_lossy().into_owned(), text }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
+        Err(source) => return Err(ConfigError::Unreadable { path, source }),
+    };
+    load(&Source { file, env, flags, read: &|path| std::fs::read_to_string(path) }).map_err(ConfigError::Mistakes)
+}
+
+/// What the log takes from the environment; read before the settings, so that their reading can be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The filter and the variable that set it, where one did.
+    pub filter: Option<(&'static str, String)>,
+    /// Whether colours may be used: standard error is a terminal, and `NO_COLOR` is unset or empty.
+    pub colour: bool,
+    /// Whether people read along.
+    pub terminal: bool,
+}
+
+/// The log's part of this process's environment: `ENLIST_LOG`, else `RUST_LOG`; `NO_COLOR`.
+#[must_use]
+pub fn log_settings() -> LogSettings {
+    let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let filter = ["ENLIST_LOG", "RUST_LOG"].into_iter().find_map(|name| Some((name, set(name)?)));
+    let terminal = io::stderr().is_terminal();
+    LogSettings { filter, colour: terminal && set("NO_COLOR").is_none(), terminal }
+}

@@ -1,0 +1,131 @@
+//! What lies over what, what the defaults are, and that no secret shows.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn the_example_says_what_the_defaults_say() {
+    let example = World::new(EXAMPLE).load().unwrap();
+    let small = World::new("[pools.load]\nprovider = \"null\"\n").load().unwrap();
+    let mut shown = example.config.clone();
+    shown.pools = small.config.pools.clone();
+    assert_eq!(format!("{shown:?}"), format!("{:?}", small.config));
+    assert_eq!(format!("{:?}", pool(&example, "load")), format!("{:?}", pool(&small, "load")));
+    assert_eq!((small.config.limits.concurrency, pool(&small, "load").concurrency), (1024, 256));
+    assert_eq!(small.config.scheduler.try_timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn a_pool_is_read_with_all_it_says() {
+    let loaded = World::new(EXAMPLE).load().unwrap();
+    let demo = pool(&loaded, "demo");
+    assert_eq!(demo.template.command, ["sleep", "infinity"]);
+    assert_eq!((demo.max_workers, demo.template.labels["zone"].as_str()), (Some(100), "a"));
+    assert!(demo.allow.contains(&Override::Env) && demo.allow.contains(&Override::Labels) && demo.allow.len() == 2);
+    let ProviderConfig::Static { hosts } = pool(&loaded, "edge").provider else { panic!("edge is static") };
+    assert_eq!((hosts[0].id.as_str(), hosts[0].capabilities.memory_mb), ("edge-1", Some(32768)));
+    assert_eq!(pool(&loaded, "web").template.image.as_deref(), Some("busybox:1"));
+}
+
+#[test]
+fn environment_lies_over_the_file_and_flags_over_both() {
+    let file = format!("prefix = \"file\"\n{SMALL}[nats]\nurl = \"nats://file\"\n");
+    let loaded = World::new(&file).load().unwrap();
+    assert_eq!((loaded.config.prefix.as_str(), loaded.config.nats.url.as_str()), ("file", "nats://file"));
+    assert_eq!(loaded.origins.get("prefix").unwrap().origin.to_string(), "enlist.toml:1");
+
+    let world = World::new(&file).env("ENLIST_PREFIX", "env").env("NATS_URL", "nats://env");
+    let flags = Flags { prefix: Some("flag".to_owned()), ..Flags::default() };
+    let loaded = World { flags, ..world }.load().unwrap();
+    assert_eq!((loaded.config.prefix.as_str(), loaded.config.nats.url.as_str()), ("flag", "nats://env"));
+    assert_eq!(loaded.origins.get("prefix").unwrap().origin, Origin::Flag("--prefix"));
+    assert_eq!(loaded.origins.get("nats.url").unwrap().origin, Origin::Env("NATS_URL"));
+    assert_eq!(loaded.origins.get("replicas").unwrap().origin, Origin::Default);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let loaded = World::new(SMALL).env("ENLIST_PREFIX", "").env("NATS_CONTEXT", "").load().unwrap();
+    assert_eq!(loaded.config.prefix.as_str(), "enlist");
+}
+
+#[test]
+fn a_pool_that_says_otherwise_keeps_its_word_over_registration_and_its_environment() {
+    let text = "[registration]\nmax_retries = 7\n[pools.a]\nprovider = \"null\"\n\
+                [pools.b]\nprovider = \"null\"\nregistration = { enabled = true, timeout = \"1m\" }\n";
+    let loaded = World::new(text).env("REGISTRATION_ENABLED", "false").load().unwrap();
+    let (a, b) = (pool(&loaded, "a").registration, pool(&loaded, "b").registration);
+    assert_eq!((a.enabled, a.max_retries, a.timeout), (false, 7, Duration::from_secs(30)));
+    assert_eq!((b.enabled, b.max_retries, b.timeout), (true, 7, Duration::from_secs(60)));
+    let origin = |name| loaded.origins.get(name).unwrap().origin.to_string();
+    assert_eq!(origin("pools.a.registration.enabled"), "env REGISTRATION_ENABLED");
+    assert_eq!(origin("pools.b.registration.timeout"), "enlist.toml:7");
+    assert_eq!(origin("pools.b.registration.max_retries"), "enlist.toml:2");
+}
+
+#[test]
+fn a_context_lies_between_file_and_environment() {
+    let context = r#"{"description": "x", "url": "nats://ctx:4222", "token": "t0ken", "creds": "", "user": "",
+        "cert": "~/c.pem", "key": "~/k.pem", "jetstream_domain": "hub", "inbox_prefix": "_INBOX.me", "color_scheme": 1}"#;
+    let path = "/xdg/nats/context/prod.json";
+    let world = || {
+        let file = format!("{SMALL}[nats]\nurl = \"nats://file\"\ncreds = \"file.creds\"\ntls_ca = \"ca.pem\"\n");
+        World::new(&file).env("HOME", "/home/me").env("XDG_CONFIG_HOME", "/xdg").readable(path, context)
+    };
+    let by_flag = || Flags { context: Some("prod".to_owned()), ..Flags::default() };
+    let loaded = World { flags: by_flag(), ..world() }.load().unwrap();
+    let nats = &loaded.config.nats;
+    assert_eq!((nats.url.as_str(), nats.domain.as_deref()), ("nats://ctx:4222", Some("hub")));
+    assert_eq!(nats.tls_cert.as_deref(), Some(Path::new("/home/me/c.pem")));
+    assert_eq!(nats.tls_ca.as_deref(), Some(Path::new("ca.pem")), "what the context leaves open stays");
+    assert_eq!(nats.token.as_ref().map(Secret::expose), Some("t0ken"));
+    assert_eq!(nats.creds, None, "the context's identity takes the place of the file's");
+    assert_eq!(loaded.origins.get("nats.url").unwrap().origin.to_string(), "context prod");
+
+    let loaded = world().env("NATS_CONTEXT", "prod").env("NATS_URL", "nats://env").load().unwrap();
+    assert_eq!((loaded.config.nats.url.as_str(), loaded.config.nats.domain.as_deref()), ("nats://env", Some("hub")));
+}
+
+#[test]
+fn a_stronger_place_changes_the_identity_as_a_whole() {
+    let file = format!("{SMALL}[nats]\nuser = \"me\"\npassword = \"hunter2\"\n");
+    let nats = World::new(&file).env("NATS_TOKEN", "t0ken").load().unwrap().config.nats;
+    assert!(nats.user.is_none() && nats.password.is_none() && nats.token.is_some());
+    let nats = World::new(&file).env("NATS_PASSWORD_FILE", "/run/secrets/p").load().unwrap().config.nats;
+    assert!(nats.user.is_some() && nats.password.is_none() && nats.password_file.is_some());
+}
+
+#[test]
+fn no_secret_shows_in_what_is_printed_or_in_debug() {
+    let text = "[nats]\nurl = \"nats://me:hunter2@host\"\npassword = \"hunter2\"\nuser = \"me\"\n\
+                [pools.a]\nprovider = \"null\"\nenv = { TOKEN = \"hunter2\" }\n";
+    let loaded = World::new(text).load().unwrap();
+    let shown = format!("{}{:?}{loaded:?}", loaded.origins, loaded.config);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let line = |name: &str| {
+        let printed = loaded.origins.to_string();
+        let line = printed.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("nats.url"), "nats.url nats://me:***@host enlist.toml:2");
+    assert_eq!(line("nats.password"), "nats.password [hidden] enlist.toml:3");
+    assert_eq!(line("pools.a.env"), "pools.a.env { TOKEN = [hidden] } enlist.toml:7");
+}
+
+#[test]
+fn no_secret_shows_in_a_mistake_however_long_or_misplaced() {
+    let long = format!("nats://me:{}@host:x", "hunter2".repeat(30));
+    for file in [
+        format!("[nats]\nurl = \"{long}\"\n"),
+        format!("[nats]\nurl = [\"{long}\"]\n"),
+        format!("nats = \"{long}\"\n"),
+        "[nats]\nurl = \"nats://me:hunter2\"\n".to_owned(),
+        "[nats]\npassword = [\"hunter2\"]\n".to_owned(),
+        "[nats]\npasswort = \"hunter2\"\n".to_owned(),
+        "[pools.a]\nprovider = \"null\"\nenv = [\"A=hunter2\"]\n".to_owned(),
+    ] {
+        let told = World::new(&file).mistakes();
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}

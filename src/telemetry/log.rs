@@ -1,0 +1,59 @@
+//! The log: lines for people at a terminal, JSON for everything else, always on standard error.
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::{LogSettings, Mistake, Origin, log_settings};
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text where standard error is a terminal, else JSON.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log. The filter is `ENLIST_LOG`, else `RUST_LOG`, else `info`; one that cannot be read is a mistake like
+/// any other setting's. A second start in one process changes nothing.
+pub fn init_logging(format: LogFormat) -> Result<(), Mistake> {
+    let LogSettings { filter, colour, terminal } = log_settings();
+    let filter = self::filter(filter)?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    // An error says only that a log is there already, say a test's.
+    let _ = if json {
+        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    } else {
+        builder.with_ansi(colour).with_target(false).try_init()
+    };
+    Ok(())
+}
+
+fn filter(set: Option<(&'static str, String)>) -> Result<EnvFilter, Mistake> {
+    let Some((name, text)) = set else { return Ok(EnvFilter::new("info")) };
+    EnvFilter::try_new(&text).map_err(|_| Mistake {
+        origin: Origin::Env(name),
+        setting: "log filter".to_owned(),
+        problem: format!(
+            "found \"{}\", expected a filter such as info or enlist=debug,warn",
+            crate::text::cut(&text, 80)
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_filter_that_cannot_be_read_names_its_variable() {
+        let told = super::filter(Some(("ENLIST_LOG", "enlist=loud".to_owned()))).unwrap_err().to_string();
+        assert!(told.starts_with("env ENLIST_LOG: log filter: found \"enlist=loud\", expected"), "{told}");
+        assert_eq!(super::filter(None).unwrap().to_string(), "info");
+    }
+}

@@ -59,7 +59,6 @@ pub enum StartError {
 }
 
 /// A running replica.
-#[derive(Debug)]
 pub struct Replica {
     worker: Worker,
     health: Arc<Health>,
@@ -93,10 +92,14 @@ impl Replica {
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
         let worker = Worker::new(config.limits.concurrency);
+        let mut gauges = Vec::new();
         for (pool, pool_config) in &config.pools {
             let provider = AnyProvider::for_pool(config, pool, pool_config)
                 .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
-            let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
+            let signals = Arc::new(PoolSignals::new(pool, provider.name(), provider.worker_type()));
+            if let Some(follower) = followers.get(pool) {
+                gauges.push((Arc::clone(&signals), follower.clone()));
+            }
             let service = WorkerManagementService::new_with_registration(
                 provider,
                 scheduler.clone(),
@@ -125,7 +128,7 @@ impl Replica {
         let state = HttpState { metrics, health: Arc::clone(&health) };
         tokio::spawn(http::serve(listener, state, http.clone()));
         tokio::spawn(watch_link(connection.clone(), Arc::clone(&health), http.clone()));
-        tokio::spawn(keep_gauges(followers, http.clone()));
+        tokio::spawn(keep_gauges(gauges, http.clone()));
         Ok(Self { worker, health, connection, http, address, drain: config.limits.drain })
     }
 
@@ -188,16 +191,15 @@ async fn watch_link(mut connection: Connection, health: Arc<Health>, stop: Cance
     }
 }
 
-async fn keep_gauges(followers: HashMap<Pool, Follower>, stop: CancellationToken) {
+async fn keep_gauges(pools: Vec<(Arc<PoolSignals>, Follower)>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(GAUGES_EVERY);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        for (pool, follower) in &followers {
-            let counts: Vec<_> = follower.look(|census| census.by_state().collect());
-            crate::telemetry::signal::workers(pool, counts);
+        for (signals, follower) in &pools {
+            follower.look(|census| census.by_state().for_each(|(state, count)| signals.workers(state, count)));
         }
     }
 }

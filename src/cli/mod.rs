@@ -1,14 +1,18 @@
 //! The command line: one file a verb, and the exit codes that scripts rely on.
 
 mod check_config;
+pub mod demo_scheduler;
+mod demo_worker;
+mod healthcheck;
+mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ConfigError, Flags, Loaded, from_process};
-use crate::telemetry::LogFormat;
+use crate::config::{Config, ConfigError, Flags, Loaded, from_process};
+use crate::telemetry::{LogFormat, init_logging};
 
 /// What a process ends with; the numbers are those of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +107,14 @@ impl GlobalArgs {
 enum Verb {
     /// Check the settings, and print each with its value and where it comes from
     CheckConfig,
+    /// Take commands from NATS until told to stop
+    Run,
+    /// A scheduler that accepts every worker, for trying things out
+    DemoScheduler,
+    /// A worker that does nothing until it is told to end, for images that have no `sleep`
+    DemoWorker,
+    /// Ask the enlist of this host whether it is ready; exit code 0 or 69
+    Healthcheck,
 }
 
 /// Reads the command line and does what it asks for.
@@ -118,7 +130,53 @@ fn run(cli: &Cli) -> Exit {
     let Cli { global, verb } = cli;
     match verb {
         Verb::CheckConfig => check_config::run(global),
+        Verb::Run => with_config(global, run::run),
+        Verb::DemoScheduler => with_client_config(global, demo_scheduler::run),
+        Verb::DemoWorker => block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } }),
+        Verb::Healthcheck => match global.load_client() {
+            Ok(loaded) if block_on(healthcheck::run(loaded.config.http.listen)) => Exit::Done,
+            Ok(_) => Exit::Unavailable,
+            Err(error) => mistaken(&error),
+        },
     }
+}
+
+/// Runs a verb that serves pools: logging first, then the settings, then a runtime for it.
+fn with_config<F: Future<Output = Exit>>(global: &GlobalArgs, verb: impl FnOnce(Config) -> F) -> Exit {
+    start(global, global.load(), verb)
+}
+
+/// Runs a verb that only talks to NATS.
+fn with_client_config<F: Future<Output = Exit>>(global: &GlobalArgs, verb: impl FnOnce(Config) -> F) -> Exit {
+    start(global, global.load_client(), verb)
+}
+
+fn start<F: Future<Output = Exit>>(
+    global: &GlobalArgs,
+    loaded: Result<Loaded, ConfigError>,
+    verb: impl FnOnce(Config) -> F,
+) -> Exit {
+    if let Err(mistake) = init_logging(global.log_format) {
+        eprintln!("{mistake}");
+        return Exit::Config;
+    }
+    match loaded {
+        Ok(loaded) => block_on(verb(loaded.config)),
+        Err(error) => mistaken(&error),
+    }
+}
+
+fn mistaken(error: &ConfigError) -> Exit {
+    eprintln!("{error}");
+    Exit::Config
+}
+
+/// One thread turns everything: beside a broker on the same cores it is faster than two, and what blocks has threads of
+/// its own.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    #[allow(clippy::expect_used, reason = "without a runtime there is nothing left to do, nor a way to tell it better")]
+    runtime.expect("the operating system gives a runtime").block_on(future)
 }
 
 /// Help and version were asked for; anything else is a mistake of the caller's.

@@ -1,23 +1,21 @@
 //! `enlist run`: one replica, until it is told to stop.
 
-use std::process::ExitCode;
-
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::exit;
+use super::Exit;
 use crate::config::Config;
 use crate::replica::{Replica, StartError};
 use crate::telemetry::{install_metrics, keep_watchdog, notify_ready, notify_stopping, register_all};
 
 /// Runs a replica until SIGTERM or SIGINT, then drains it.
-pub async fn run(config: Config) -> ExitCode {
+pub async fn run(config: Config) -> Exit {
     let metrics = install_metrics();
     register_all(&config);
     // Listened for before the first command is taken, so that a signal is never missed.
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be listened for");
-        return exit::software();
+        return Exit::Unavailable;
     };
     let replica = match Replica::start(&config, Some(metrics)).await {
         Ok(replica) => replica,
@@ -42,13 +40,13 @@ pub async fn run(config: Config) -> ExitCode {
     watchdog.abort();
     replica.drain().await;
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    Exit::Done
 }
 
 /// 69 where the broker is to blame, 78 where a setting is.
-fn exit_code(error: &StartError) -> ExitCode {
+fn exit_code(error: &StartError) -> Exit {
     match error {
-        StartError::Connect(_) | StartError::Subscribe(_) => exit::unavailable(),
-        StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => exit::configuration(),
+        StartError::Connect(_) | StartError::Subscribe(_) => Exit::Unavailable,
+        StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => Exit::Config,
     }
 }

@@ -325,19 +325,3 @@ pub struct NullConfig {
     /// Where its instances are kept, for replicas that share them; in memory if unset.
     pub state_file: Option<PathBuf>,
 }
-
-impl Override {
-    /// The name in settings and commands.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Command => "command",
-            Self::Env => "env",
-            Self::Labels => "labels",
-            Self::Cpus => "cpus",
-            Self::MemoryMb => "memory_mb",
-            Self::Gpus => "gpus",
-        }
-    }
-}

@@ -27,18 +27,6 @@ macro_rules! label {
 }
 
 label!(
-    /// A consumer of a pool's queue.
-    Lane {
-        /// Provisions.
-        Provision => "provision",
-        /// Terminates, which never wait behind provisions.
-        Terminate => "terminate",
-        /// Pool sizes and sweeps.
-        Control => "control",
-    }
-);
-
-label!(
     /// How a command ended. One that will be tried again has not.
     Outcome {
         /// The scheduler has the worker.

@@ -8,7 +8,7 @@ mod signal;
 mod systemd;
 
 pub use health::{Condition, Health};
-pub use labels::{AttemptOutcome, Lane, Operation, OrphanAction, Outcome, ProviderOutcome};
+pub use labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome};
 pub use log::{LogFormat, init_logging};
 pub use metrics::{PrometheusHandle, install_metrics, register_all};
 pub use signal::{InFlight, PoolSignals, nats_connected};

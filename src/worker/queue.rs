@@ -17,7 +17,7 @@ use crate::domain::CommandId;
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
-use crate::telemetry::{Health, Lane, PoolSignals};
+use crate::telemetry::{Health, PoolSignals};
 
 /// A queue that shows no backlog holds room for so many commands only, so that idle pools do not starve a busy one.
 const IDLE_BATCH: usize = 16;
@@ -25,7 +25,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a queue is made of.
-#[derive(Debug)]
 pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     /// Carries commands out.
     pub handler: Arc<Handler<P, R, J>>,
@@ -34,7 +33,7 @@ pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal
     /// The replica.
     pub worker: Worker,
     /// Told of each command.
-    pub signals: PoolSignals,
+    pub signals: Arc<PoolSignals>,
     /// Told whether commands can be pulled.
     pub health: Arc<Health>,
 }
@@ -77,7 +76,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let ended = self.pull().await;
-            context.pulling(self.verb, false);
+            self.pulling(false);
             self.reserved = None;
             if let Err(why) = ended {
                 if begun.elapsed() > LONGEST_PAUSE {
@@ -114,11 +113,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             };
             match pulled {
                 Pulled::Message(message) => {
-                    context.pulling(self.verb, true);
+                    self.pulling(true);
                     self.take(*message, puller.outstanding()).await;
                 }
                 Pulled::Unfilled(number) => {
-                    context.pulling(self.verb, true);
+                    self.pulling(true);
                     self.batch = (self.batch / 2).max(IDLE_BATCH.min(self.concurrency));
                     drop(self.reserved.as_mut().and_then(|room| room.split(number.min(room.size()))));
                 }
@@ -161,6 +160,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             None => self.reserved = Some(room),
         }
         puller.ask(number).await.map_err(|error| error.to_string())
+    }
+
+    fn pulling(&self, yes: bool) {
+        self.context.health.set_pulling(&self.context.desk.pool, self.verb, yes);
     }
 
     fn slots(&self) -> Arc<Slots> {
@@ -244,16 +247,5 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
             context.signals.command_done(verb, outcome, begun.elapsed());
         }
         (Settled::Acked | Settled::Buried { .. } | Settled::Delayed | Settled::Left, _) => {}
-    }
-}
-
-impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> QueueContext<P, R, J> {
-    fn pulling(&self, verb: Verb, yes: bool) {
-        let lane = match verb {
-            Verb::Provision => Lane::Provision,
-            Verb::Terminate => Lane::Terminate,
-            Verb::Pool | Verb::Sweep => Lane::Control,
-        };
-        self.health.set_pulling(&self.desk.pool, lane, yes);
     }
 }

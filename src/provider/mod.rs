@@ -1,8 +1,12 @@
 //! Makers of workers, behind one contract about repetition.
 
+pub mod any;
+pub mod contract;
 pub mod docker;
 pub mod null;
+mod off_thread;
 pub mod process;
+mod recorded;
 pub mod static_hosts;
 
 use std::future::Future;
@@ -87,9 +91,17 @@ impl ProviderError {
 ///   and after a crash half-way, as long as command and fingerprint agree; otherwise it fails with `conflict` and
 ///   touches nothing. Any number of concurrent calls with one key make one instance. A call that fails with a class that
 ///   is final leaves nothing behind.
+/// - An instance that ended by itself is no instance: it is neither found nor listed. Its traces may stay until
+///   `terminate_worker`, and until then its key still belongs to its command: the same command makes a new instance with
+///   another id, another command is a `conflict`.
 /// - `terminate_worker` returns `Ok` only when no instance of the key is left; one that was never there is `Ok`. With an
-///   instance id it touches no other instance. It may be called any number of times, at once too.
+///   instance id it touches no other live instance: where another one lives under the key, that one is left alone and the
+///   call fails with `conflict`. It may be called any number of times, at once too.
 /// - `list_workers` is complete for this fleet and pool, or an error.
+///
+/// A provider whose `worker_type` is `Static` makes nothing, and what is allocated stands in the record alone: there
+/// `create_worker` hands out the named host whoever asks, `terminate_worker` is always `Ok`, and nothing is ever found or
+/// listed. What it has, its `inventory` says; the sweep compares lists for dynamic workers only.
 pub trait WorkerProvider: Send + Sync + 'static {
     /// Its name in settings, events and metrics.
     fn name(&self) -> &'static str;

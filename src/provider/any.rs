@@ -1,0 +1,66 @@
+//! The provider of a pool, whichever kind its settings name.
+
+use std::time::Duration;
+
+use super::null::NullProvider;
+use super::process::ProcessProvider;
+use super::static_hosts::StaticProvider;
+use super::{Instance, LaunchRequest, ProviderError, WorkerProvider};
+use crate::domain::{Pool, WorkerId, WorkerKey, WorkerType};
+
+/// One of the providers. An enum and not a `dyn`, so that the trait may have async methods.
+#[derive(Debug, Clone)]
+pub enum AnyProvider {
+    /// Child processes of this host.
+    Process(ProcessProvider),
+    /// Hosts that were there before.
+    Static(StaticProvider),
+    /// Makes nothing.
+    Null(NullProvider),
+}
+
+/// Does the same with whichever provider it is; a new kind is added here once, and to no method.
+macro_rules! each {
+    ($any:expr, $provider:ident => $call:expr) => {
+        match $any {
+            AnyProvider::Process($provider) => $call,
+            AnyProvider::Static($provider) => $call,
+            AnyProvider::Null($provider) => $call,
+        }
+    };
+}
+
+impl WorkerProvider for AnyProvider {
+    fn name(&self) -> &'static str {
+        each!(self, provider => provider.name())
+    }
+
+    fn worker_type(&self) -> WorkerType {
+        each!(self, provider => provider.worker_type())
+    }
+
+    fn inventory(&self) -> Option<Vec<WorkerId>> {
+        each!(self, provider => provider.inventory())
+    }
+
+    async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
+        each!(self, provider => provider.create_worker(request).await)
+    }
+
+    async fn terminate_worker(
+        &self,
+        key: &WorkerKey,
+        instance_id: Option<&str>,
+        grace: Duration,
+    ) -> Result<(), ProviderError> {
+        each!(self, provider => provider.terminate_worker(key, instance_id, grace).await)
+    }
+
+    async fn find_worker(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
+        each!(self, provider => provider.find_worker(key).await)
+    }
+
+    async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
+        each!(self, provider => provider.list_workers(pool).await)
+    }
+}

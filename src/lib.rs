@@ -3,18 +3,18 @@
 //! [`WorkerManagementService`] is the front door; the modules stand in the order of a command's way, each using only those
 //! below it.
 
-pub mod cli;
-pub mod replica;
-pub mod worker;
-pub mod http;
-pub mod handle;
-pub mod service;
-pub mod registration;
-pub mod provider;
-pub mod journal;
 pub mod bus;
-pub mod wire;
+pub mod cli;
 pub mod domain;
+pub mod handle;
+pub mod http;
+pub mod journal;
+pub mod provider;
+pub mod registration;
+pub mod replica;
+pub mod service;
+pub mod wire;
+pub mod worker;
 
 pub mod config;
 pub mod crash;

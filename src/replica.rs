@@ -11,9 +11,9 @@ use crate::bus::delivery::Desk;
 use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
-use crate::domain::Verb;
 use crate::config::{Config, PoolConfig};
 use crate::domain::Pool;
+use crate::domain::Verb;
 use crate::handle::Handler;
 use crate::http::{self, HttpState};
 use crate::journal::follow::Follower;
@@ -94,7 +94,7 @@ impl Replica {
         let worker = Worker::new(config.limits.concurrency);
         let mut gauges = Vec::new();
         for (pool, pool_config) in &config.pools {
-            let provider = AnyProvider::for_pool(config, pool, pool_config)
+            let provider = AnyProvider::for_pool(config, pool_config)
                 .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
             let signals = Arc::new(PoolSignals::new(pool, provider.name(), provider.worker_type()));
             if let Some(follower) = followers.get(pool) {

@@ -9,9 +9,9 @@ use enlist::config::NullConfig;
 use enlist::config::StaticHost;
 use enlist::domain::{Capabilities, Pool, Prefix, RegistrationStatus, State, WorkerId, WorkerSpec};
 use enlist::journal::{Journal, MemoryJournal};
+use enlist::provider::WorkerProvider;
 use enlist::provider::null::NullProvider;
 use enlist::provider::static_hosts::StaticProvider;
-use enlist::provider::WorkerProvider;
 use enlist::registration::memory::{Asked, MemoryScheduler};
 use enlist::registration::{
     ListedWorker, RegisterWorker, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
@@ -135,7 +135,11 @@ async fn ac_2_static_workers_are_registered_too() {
     assert_eq!((worker.worker_id.as_str(), worker.status), ("edge-1", WorkerStatus::Registered));
     assert_eq!(worker.metadata["endpoint"], "edge-1:22");
     assert_eq!(worker.capabilities.cpus, Some(8.0));
-    assert_eq!(service.provision_worker(&config).await.unwrap().worker_id, worker.worker_id, "the same command, the same host");
+    assert_eq!(
+        service.provision_worker(&config).await.unwrap().worker_id,
+        worker.worker_id,
+        "the same command, the same host"
+    );
     let second = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
     assert_eq!(second.worker_id.as_str(), "edge-2");
     let full = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap_err();
@@ -143,7 +147,8 @@ async fn ac_2_static_workers_are_registered_too() {
     service.terminate_worker(&TerminateWorkerConfig::new(config.pool.clone(), worker.worker_id.clone())).await.unwrap();
     let again = service.provision_worker(&DynamicWorkerConfig::default()).await.unwrap();
     assert_eq!(again.worker_id, worker.worker_id, "terminate frees the host");
-    let history = service.journal().history(&enlist::domain::WorkerKey::new(config.pool, again.worker_id)).await.unwrap();
+    let history =
+        service.journal().history(&enlist::domain::WorkerKey::new(config.pool, again.worker_id)).await.unwrap();
     let revs: Vec<u64> = history.iter().map(|entry| entry.worker.rev).collect();
     assert_eq!(revs, (1..=history.len() as u64).collect::<Vec<_>>(), "rev goes on over allocations, without a gap");
 }
@@ -168,8 +173,7 @@ async fn ac_4_the_call_with_its_own_configuration_overrides_retries() {
     let service =
         WorkerManagementService::new_with_registration(null(), scheduler.clone(), WorkerManagementConfig::default());
     let registration = RegistrationConfig { max_retries: 1, ..RegistrationConfig::default() };
-    let worker =
-        service.provision_worker_with_config(&DynamicWorkerConfig::default(), &registration).await.unwrap();
+    let worker = service.provision_worker_with_config(&DynamicWorkerConfig::default(), &registration).await.unwrap();
     assert_eq!(worker.registration.attempts, 2);
 }
 
@@ -212,10 +216,7 @@ async fn the_same_command_again_makes_no_second_worker() {
     let first = service.provision_worker(&config).await.unwrap();
     assert_eq!(service.provision_worker(&config).await.unwrap(), first);
     assert_eq!(service.journal().entries().len(), 2);
-    let other = DynamicWorkerConfig {
-        spec_hash: enlist::domain::SpecHash::of(b"another content"),
-        ..config.clone()
-    };
+    let other = DynamicWorkerConfig { spec_hash: enlist::domain::SpecHash::of(b"another content"), ..config.clone() };
     let error = service.provision_worker(&other).await.unwrap_err();
     assert!(error.to_string().starts_with("conflict"), "{error}");
 }

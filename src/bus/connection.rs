@@ -158,10 +158,10 @@ fn version(text: &str) -> Option<(u64, u64, u64)> {
 fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     let from_file = |path: &PathBuf, kind: fn(PathBuf) -> Source| {
         let source = kind(path.clone());
-        source.read(b"nonce").map(|_| source).map_err(|error| ConnectError::Credentials {
-            path: path.display().to_string(),
-            cause: error.to_string(),
-        })
+        source
+            .read(b"nonce")
+            .map(|_| source)
+            .map_err(|error| ConnectError::Credentials { path: path.display().to_string(), cause: error.to_string() })
     };
     let source = if let Some(path) = &config.creds {
         from_file(path, Source::Creds)?
@@ -202,7 +202,8 @@ impl Source {
     fn read(&self, nonce: &[u8]) -> Result<Auth, std::io::Error> {
         let mut auth = Auth::new();
         let sign = |seed: &str| {
-            let pair = nkeys::KeyPair::from_seed(seed).map_err(|_| std::io::Error::other("it holds no valid nkey seed"))?;
+            let pair =
+                nkeys::KeyPair::from_seed(seed).map_err(|_| std::io::Error::other("it holds no valid nkey seed"))?;
             let signature = pair.sign(nonce).map_err(|_| std::io::Error::other("its nkey seed cannot sign"))?;
             Ok::<_, std::io::Error>((pair.public_key(), signature))
         };

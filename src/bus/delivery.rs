@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::requests::{RequestError, Requests};
 use super::streams::ACK_WAIT;
 use super::subjects::Subjects;
-use crate::domain::Verb;
 use crate::crash::{self, CrashPoint};
+use crate::domain::Verb;
 use crate::domain::{CommandId, Pool, Refusal};
 use crate::wire::dead_letter::DeadLetter;
 use crate::wire::publish::PubAck;
@@ -182,8 +182,7 @@ impl Delivery {
             if command_id.is_some() {
                 headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(newest));
             }
-            let answer =
-                self.desk.requests.send(subject.clone(), Some(headers), letter.body.clone(), PATIENCE).await;
+            let answer = self.desk.requests.send(subject.clone(), Some(headers), letter.body.clone(), PATIENCE).await;
             match answer.map(|message| PubAck::read(&message.payload)) {
                 Ok(Ok(ack)) => return Ok(!ack.duplicate),
                 Ok(Err(error)) if error.is_wrong_last_sequence() => {

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::connection::Connection;
 use super::subjects::Subjects;
-use crate::domain::Verb;
 use crate::config::ManageStreams;
 use crate::domain::Pool;
+use crate::domain::Verb;
 
 /// How long a delivered command may stand without a sign of life before another replica gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -125,10 +125,7 @@ fn commands(subjects: &Subjects, pool: &Pool, replicas: usize) -> stream::Config
 fn events(subjects: &Subjects, replicas: usize) -> stream::Config {
     stream::Config {
         subjects: vec![subjects.log_all()],
-        subject_transform: Some(SubjectTransform {
-            source: subjects.log_all(),
-            destination: subjects.log_transform(),
-        }),
+        subject_transform: Some(SubjectTransform { source: subjects.log_all(), destination: subjects.log_transform() }),
         republish: Some(Republish {
             source: subjects.events_all(),
             destination: subjects.events_all(),
@@ -261,14 +258,14 @@ impl Keeper<'_> {
     }
 
     fn server(&self, action: String, error: &dyn std::fmt::Display) -> StreamsError {
-        let complaint = self.connection.complaint().map(|text| format!("; the server said: {text}")).unwrap_or_default();
+        let complaint =
+            self.connection.complaint().map(|text| format!("; the server said: {text}")).unwrap_or_default();
         StreamsError::Server { action, cause: error.to_string(), complaint }
     }
 }
 
 const UPDATABLE: &str = "enlist changes nothing that is there unless manage_streams = \"update\"";
-const NOT_UPDATABLE: &str =
-    "the server cannot update it, and enlist never deletes: move its messages away and delete it yourself, or use another prefix";
+const NOT_UPDATABLE: &str = "the server cannot update it, and enlist never deletes: move its messages away and delete it yourself, or use another prefix";
 
 fn differs(kind: &'static str, name: String, differences: &[String], remedy: &'static str) -> StreamsError {
     StreamsError::Differs { kind, name, differences: differences.join("\n"), remedy }
@@ -279,8 +276,17 @@ fn not_found(kind: async_nats::jetstream::context::GetStreamErrorKind, code: Err
 }
 
 /// What an operator may set beside enlist: it changes no guarantee.
-const FREE: [&str; 9] =
-    ["description", "metadata", "placement", "compression", "max_bytes", "consumer_limits", "allow_direct", "max_waiting", "first_seq"];
+const FREE: [&str; 9] = [
+    "description",
+    "metadata",
+    "placement",
+    "compression",
+    "max_bytes",
+    "consumer_limits",
+    "allow_direct",
+    "max_waiting",
+    "first_seq",
+];
 
 /// One line for each field that differs; fields that neither side sets to anything but nothing are equal.
 fn differences<T: serde::Serialize>(wanted: &T, found: &T) -> Vec<String> {
@@ -313,9 +319,7 @@ fn same(want: &Value, have: &Value) -> bool {
         }
     }
     match (want, have) {
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().all(|x| b.iter().any(|y| same(x, y)))
-        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a.iter().all(|x| b.iter().any(|y| same(x, y))),
         (Value::Object(a), Value::Object(b)) => {
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             names.into_iter().all(|name| same(a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null)))

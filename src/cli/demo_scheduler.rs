@@ -10,7 +10,9 @@ use futures_util::stream::{SelectAll, select_all};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::SchedulerConfig;
+use super::Exit;
+use crate::bus::connection;
+use crate::config::{Config, SchedulerConfig};
 use crate::domain::{Pool, WorkerId, WorkerKey};
 use crate::registration::{MemoryScheduler, RegisterWorker, UnregisterWorker};
 use crate::wire::scheduler::{
@@ -31,6 +33,30 @@ pub struct DemoOptions {
     pub scheduler: MemoryScheduler,
     /// Refuses every register with this code.
     pub reject: Option<String>,
+}
+
+/// Runs the verb: answers until SIGTERM or SIGINT.
+pub(super) async fn run(config: Config) -> Exit {
+    let connection = match connection::connect(&config.nats, "enlist demo-scheduler").await {
+        Ok(connection) => connection,
+        Err(error) => {
+            eprintln!("enlist: {error}");
+            return Exit::Unavailable;
+        }
+    };
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        super::told_to_stop().await;
+        stop.cancel();
+    });
+    match serve(connection.client, &config.scheduler, DemoOptions::default(), shutdown).await {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            eprintln!("enlist: {error:#}");
+            Exit::Unavailable
+        }
+    }
 }
 
 /// Listens and answers until `shutdown`.

@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Says that it is there, and ends well at TERM or INT.
-pub async fn run() -> io::Result<()> {
+pub(super) async fn run() -> io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     println!("demo worker {} is up and ends at TERM", std::process::id());

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether the enlist that listens at `addr` (the setting `http.listen`) answers `/readyz` with 200.
-pub async fn run(addr: SocketAddr) -> bool {
+pub(super) async fn run(addr: SocketAddr) -> bool {
     matches!(timeout(PATIENCE, ask(reachable(addr))).await, Ok(Ok(true)))
 }
 

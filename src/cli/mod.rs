@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ConfigError, Flags, Loaded, from_process};
 use crate::telemetry::{LogFormat, init_logging};
@@ -132,7 +133,9 @@ fn run(cli: &Cli) -> Exit {
         Verb::CheckConfig => check_config::run(global),
         Verb::Run => with_config(global, run::run),
         Verb::DemoScheduler => with_client_config(global, demo_scheduler::run),
-        Verb::DemoWorker => block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } }),
+        Verb::DemoWorker => {
+            block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })
+        }
         Verb::Healthcheck => match global.load_client() {
             Ok(loaded) if block_on(healthcheck::run(loaded.config.http.listen)) => Exit::Done,
             Ok(_) => Exit::Unavailable,
@@ -169,6 +172,19 @@ fn start<F: Future<Output = Exit>>(
 fn mistaken(error: &ConfigError) -> Exit {
     eprintln!("{error}");
     Exit::Config
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() {
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::error!("signals cannot be listened for: stopping");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// One thread turns everything: beside a broker on the same cores it is faster than two, and what blocks has threads of

@@ -1,22 +1,14 @@
 //! `enlist run`: one replica, until it is told to stop.
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::Exit;
 use crate::config::Config;
 use crate::replica::{Replica, StartError};
 use crate::telemetry::{install_metrics, keep_watchdog, notify_ready, notify_stopping, register_all};
 
 /// Runs a replica until SIGTERM or SIGINT, then drains it.
-pub async fn run(config: Config) -> Exit {
+pub(super) async fn run(config: Config) -> Exit {
     let metrics = install_metrics();
     register_all(&config);
-    // Listened for before the first command is taken, so that a signal is never missed.
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be listened for");
-        return Exit::Unavailable;
-    };
     let replica = match Replica::start(&config, Some(metrics)).await {
         Ok(replica) => replica,
         Err(error) => {
@@ -31,10 +23,7 @@ pub async fn run(config: Config) -> Exit {
     );
     notify_ready();
     let watchdog = tokio::spawn(keep_watchdog());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    super::told_to_stop().await;
     tracing::info!(within = ?config.limits.drain, "draining");
     notify_stopping();
     watchdog.abort();

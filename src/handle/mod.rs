@@ -6,8 +6,8 @@ mod terminate;
 use std::time::Duration;
 
 use crate::bus::delivery::Verdict;
-use crate::domain::Verb;
 use crate::config::PoolConfig;
+use crate::domain::Verb;
 use crate::domain::{CommandId, Pool, State, nak_delay};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;

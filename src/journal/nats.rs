@@ -109,7 +109,9 @@ impl Journal for NatsJournal {
                 {
                     return Ok(head.sequence);
                 }
-                Ok(head) if head.as_ref().map_or(0, |head| head.sequence) != after => return Err(AppendError::Conflict),
+                Ok(head) if head.as_ref().map_or(0, |head| head.sequence) != after => {
+                    return Err(AppendError::Conflict);
+                }
                 // Nobody has won: nothing is stored, or not yet, and the same write may be tried again.
                 Ok(_) => {}
                 Err(ReadError(error)) => why = error,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::docker::DockerProvider;
 use super::null::NullProvider;
 use super::process::ProcessProvider;
 use super::static_hosts::StaticProvider;
 use super::{Instance, LaunchRequest, ProviderError, WorkerProvider};
+use crate::config::{Config, PoolConfig, ProviderConfig};
 use crate::domain::{Pool, WorkerId, WorkerKey, WorkerType};
 
 /// One of the providers. An enum and not a `dyn`, so that the trait may have async methods.
@@ -13,10 +15,28 @@ use crate::domain::{Pool, WorkerId, WorkerKey, WorkerType};
 pub enum AnyProvider {
     /// Child processes of this host.
     Process(ProcessProvider),
+    /// Containers of one Docker engine.
+    Docker(DockerProvider),
     /// Hosts that were there before.
     Static(StaticProvider),
     /// Makes nothing.
     Null(NullProvider),
+}
+
+impl AnyProvider {
+    /// The provider that a pool's settings name. Nothing is contacted yet.
+    pub fn for_pool(config: &Config, pool: &PoolConfig) -> Result<Self, ProviderError> {
+        Ok(match &pool.provider {
+            ProviderConfig::Process => {
+                Self::Process(ProcessProvider::new(&config.prefix, &config.providers.process_state_dir))
+            }
+            ProviderConfig::Docker => {
+                Self::Docker(DockerProvider::connect(&config.prefix, &config.providers.docker_host)?)
+            }
+            ProviderConfig::Static { hosts } => Self::Static(StaticProvider::new(hosts.clone())),
+            ProviderConfig::Null(null) => Self::Null(NullProvider::new(&config.prefix, null.clone())),
+        })
+    }
 }
 
 /// Does the same with whichever provider it is; a new kind is added here once, and to no method.
@@ -24,6 +44,7 @@ macro_rules! each {
     ($any:expr, $provider:ident => $call:expr) => {
         match $any {
             AnyProvider::Process($provider) => $call,
+            AnyProvider::Docker($provider) => $call,
             AnyProvider::Static($provider) => $call,
             AnyProvider::Null($provider) => $call,
         }

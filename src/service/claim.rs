@@ -112,7 +112,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     async fn may_start(&self, order: &DynamicWorkerConfig) -> Result<Result<(), Refusal>, Stop> {
         let now = self.now();
         if let Some(expires_at) = order.expires_at.filter(|at| *at < now) {
-            let detail = format!("expires_at: found {expires_at}, expected a time after {now}, when it would have started");
+            let detail =
+                format!("expires_at: found {expires_at}, expected a time after {now}, when it would have started");
             return Ok(Err(Refusal::new(Reason::Expired, detail)));
         }
         if let Some(max) = self.config.max_workers
@@ -238,8 +239,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The epoch is the fence: whoever held the worker before fails at its next write.
     async fn take_over(&self, head: Entry) -> Result<Resumed, Stop> {
         let mut hold = Hold::resume(head, self.next_writer());
-        let next =
-            hold.after(Step::TakeOver, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        let next = hold.after(Step::TakeOver, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
         if next.attempts >= MAX_IDLE_TRIES {
             let refusal = Self::exhausted(hold.worker());
             self.close(&mut hold, refusal).await?;

@@ -24,11 +24,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             spec: order.spec.clone(),
         };
         let begun = Instant::now();
-        let made = timeout(self.config.launch_timeout, self.provider.create_worker(&request)).await.unwrap_or_else(|_| {
-            // The instance may come to be after all: the next try looks it up by its key.
-            let message = format!("not made within launch_timeout ({:?})", self.config.launch_timeout);
-            Err(ProviderError::new(ErrorClass::Timeout, message))
-        });
+        let made =
+            timeout(self.config.launch_timeout, self.provider.create_worker(&request)).await.unwrap_or_else(|_| {
+                // The instance may come to be after all: the next try looks it up by its key.
+                let message = format!("not made within launch_timeout ({:?})", self.config.launch_timeout);
+                Err(ProviderError::new(ErrorClass::Timeout, message))
+            });
         self.told(&order.pool, Operation::Create, &made, begun.elapsed());
         let error = match made {
             Ok(instance) => return Ok(Some(instance)),

@@ -91,7 +91,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ///
     /// A registration that fails does not fail the call: the worker is there, its status is [`WorkerStatus::Ready`], and
     /// the registration's error stands beside it. Only a refusal for good is an error, and even then the worker stays.
-    pub async fn provision_worker(&self, config: &DynamicWorkerConfig) -> Result<WorkerProvisioned, WorkerManagementError> {
+    pub async fn provision_worker(
+        &self,
+        config: &DynamicWorkerConfig,
+    ) -> Result<WorkerProvisioned, WorkerManagementError> {
         self.provision_worker_with_config(config, &self.config.registration()).await
     }
 

@@ -36,13 +36,15 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 ///
 /// ```
 /// use enlist::config::NullConfig;
+/// use enlist::domain::Prefix;
 /// use enlist::provider::null::NullProvider;
 /// use enlist::registration::memory::MemoryScheduler;
 /// use enlist::{DynamicWorkerConfig, WorkerManagementConfig, WorkerManagementService, WorkerStatus};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), enlist::WorkerManagementError> {
+/// let fleet = Prefix::new("example").expect("a valid prefix");
 /// let service = WorkerManagementService::new_with_registration(
-///     NullProvider::new(NullConfig::default()),
+///     NullProvider::new(&fleet, NullConfig::default()),
 ///     MemoryScheduler::default(),
 ///     WorkerManagementConfig::default(),
 /// );

@@ -62,9 +62,10 @@ mod tests {
     fn a_pub_ack_and_an_error_are_told_apart() {
         let ack = PubAck::read(br#"{"stream":"ENLIST_EVENTS","seq":7}"#).unwrap();
         assert_eq!(ack, PubAck { sequence: 7, duplicate: false });
-        let error =
-            PubAck::read(br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"X","seq":0}"#)
-                .unwrap_err();
+        let error = PubAck::read(
+            br#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"X","seq":0}"#,
+        )
+        .unwrap_err();
         assert!(error.is_wrong_last_sequence());
         assert!(PubAck::read(b"nonsense").is_err());
     }

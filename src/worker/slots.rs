@@ -12,7 +12,7 @@ pub struct Slots {
 
 /// Room for some commands; given back when dropped.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     shared: OwnedSemaphorePermit,
     own: OwnedSemaphorePermit,
 }
@@ -31,8 +31,7 @@ impl Slots {
         let first_own = Arc::clone(own).acquire_owned().await;
         let first_shared = Arc::clone(&self.all).acquire_owned().await;
         #[allow(clippy::expect_used, reason = "no code closes these semaphores")]
-        let mut room =
-            Room { shared: first_shared.expect("never closed"), own: first_own.expect("never closed") };
+        let mut room = Room { shared: first_shared.expect("never closed"), own: first_own.expect("never closed") };
         let more = most.saturating_sub(1).min(own.available_permits()).min(self.all.available_permits());
         if let Some(more) = self.try_take(own, more) {
             room.merge(more);

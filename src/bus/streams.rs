@@ -127,8 +127,8 @@ fn events(subjects: &Subjects, replicas: usize) -> stream::Config {
         subjects: vec![subjects.log_all()],
         subject_transform: Some(SubjectTransform { source: subjects.log_all(), destination: subjects.log_transform() }),
         republish: Some(Republish {
-            source: subjects.events_all(),
-            destination: subjects.events_all(),
+            source: subjects.events_republished(),
+            destination: subjects.events_republished(),
             headers_only: false,
         }),
         max_messages_per_subject: EVENTS_PER_SUBJECT,

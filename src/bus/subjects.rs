@@ -82,6 +82,12 @@ impl Subjects {
         format!("{}.events.*.*.*", self.prefix)
     }
 
+    /// Every event, in the form that the server takes for a republish onto the same subjects.
+    #[must_use]
+    pub fn events_republished(&self) -> String {
+        format!("{}.events.>", self.prefix)
+    }
+
     /// Every event of a pool.
     #[must_use]
     pub fn events_of_pool(&self, pool: &Pool) -> String {

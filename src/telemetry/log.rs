@@ -37,7 +37,7 @@ pub fn init_logging(format: LogFormat) -> Result<(), Mistake> {
 }
 
 fn filter(set: Option<(&'static str, String)>) -> Result<EnvFilter, Mistake> {
-    let Some((name, text)) = set else { return Ok(EnvFilter::new("info")) };
+    let Some((name, text)) = set else { return Ok(EnvFilter::new("info,async_nats=warn")) };
     EnvFilter::try_new(&text).map_err(|_| Mistake {
         origin: Origin::Env(name),
         setting: "log filter".to_owned(),
@@ -54,6 +54,6 @@ mod tests {
     fn a_filter_that_cannot_be_read_names_its_variable() {
         let told = super::filter(Some(("ENLIST_LOG", "enlist=loud".to_owned()))).unwrap_err().to_string();
         assert!(told.starts_with("env ENLIST_LOG: log filter: found \"enlist=loud\", expected"), "{told}");
-        assert_eq!(super::filter(None).unwrap().to_string(), "info");
+        assert_eq!(super::filter(None).unwrap().to_string(), "info,async_nats=warn");
     }
 }

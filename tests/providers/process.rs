@@ -197,7 +197,8 @@ async fn what_cannot_be_started_is_an_invalid_specification_and_leaves_nothing_b
     fs::write(&plain, "not a program").unwrap();
     let expected = [
         (vec![], "expected a program"),
-        (vec!["no-such-program-anywhere"], "No such file"),
+        (vec!["no-such-program-anywhere"], "expected a program in one of the folders of PATH"),
+        (vec!["/no/such/program"], "No such file"),
         (vec![plain.to_str().unwrap()], "ermission denied"),
         (vec!["sleep", "1\u{0}2"], "nul byte"),
     ];

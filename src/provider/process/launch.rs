@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
+use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::domain::{ErrorClass, WorkerSpec};
@@ -50,9 +52,11 @@ pub(super) fn spawn(
     let Some((program, arguments)) = request.spec.command.split_first() else {
         return Err(ProviderError::new(ErrorClass::InvalidSpec, "command: found none"));
     };
+    let path = resolve(program, &request.spec, passed_on)?;
     let errors = log.try_clone().map_err(|fault| refused(program, &fault))?;
-    let mut command = CommandWrap::with_new(program, |command| {
+    let mut command = CommandWrap::with_new(path, |command| {
         command
+            .arg0(program)
             .args(arguments)
             .env_clear()
             .envs(passed_on.iter().map(|(name, value)| (name, value)))
@@ -69,6 +73,23 @@ pub(super) fn spawn(
     let child = command.spawn().map_err(|fault| refused(program, &fault))?;
     // The wrapper's own wait would block a thread until the whole group has ended; ours waits for the leader alone.
     Ok(child.into_inner())
+}
+
+/// The program's path, looked up here in the `PATH` that the worker will have: left to the child, every folder before the
+/// right one costs an exec that does not succeed, and the answer names no reason.
+fn resolve(program: &str, spec: &WorkerSpec, passed_on: &[(&'static str, OsString)]) -> Result<PathBuf, ProviderError> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    let own = spec.env.get("PATH").map(OsString::from);
+    let path = own.or_else(|| passed_on.iter().find(|(name, _)| *name == "PATH").map(|(_, path)| path.clone()));
+    let path = path.unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let mut found = folders.map(|folder| folder.join(program));
+    found.find(|path| path.is_file() && access(path, Access::EXEC_OK).is_ok()).ok_or_else(|| {
+        let text = format!("command: found {program:?}, expected a program in one of the folders of PATH, or a path");
+        ProviderError::new(ErrorClass::InvalidSpec, text)
+    })
 }
 
 /// The class of a lack of room, if that is what the fault is.

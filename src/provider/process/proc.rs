@@ -27,7 +27,6 @@ pub(super) struct Born {
 pub(super) struct Stat {
     state: u8,
     pub(super) group: i32,
-    pub(super) session: i32,
     pub(super) start: u64,
 }
 
@@ -44,8 +43,7 @@ impl Stat {
         Some(Self {
             state: *fields.next()?.as_bytes().first()?,
             group: fields.nth(1)?.parse().ok()?,
-            session: fields.next()?.parse().ok()?,
-            start: fields.nth(15)?.parse().ok()?,
+            start: fields.nth(16)?.parse().ok()?,
         })
     }
 }
@@ -124,7 +122,7 @@ pub(super) fn bears(pid: i32, stat: Stat, instance_id: &str) -> bool {
     for _ in 0..EXEC_LOOKS {
         match fs::read(format!("/proc/{pid}/environ")) {
             Ok(bytes) if bytes.is_empty() => {
-                let may_be_in_exec = stat.session == pid && fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+                let may_be_in_exec = stat.group == pid && fs::read_link(format!("/proc/{pid}/exe")).is_ok();
                 if !may_be_in_exec {
                     return false;
                 }
@@ -141,12 +139,12 @@ pub(super) fn bears(pid: i32, stat: Stat, instance_id: &str) -> bool {
 /// The process of an instance whose pid was never written down: the replica was killed between spawn and record.
 pub(super) fn search(instance_id: &str, boot: &str) -> io::Result<Option<Born>> {
     let bearers: Vec<_> = running()?.into_iter().filter(|(pid, stat)| bears(*pid, *stat, instance_id)).collect();
-    // Descendants that opened sessions of their own bear the name too; the oldest leader is the one that was spawned.
-    let leader = bearers.iter().filter(|(pid, stat)| stat.session == *pid).min_by_key(|(_, stat)| stat.start);
+    // Descendants that opened groups of their own bear the name too; the oldest leader is the one that was spawned.
+    let leader = bearers.iter().filter(|(pid, stat)| stat.group == *pid).min_by_key(|(_, stat)| stat.start);
     Ok(match (leader, bearers.first()) {
         (Some((pid, stat)), _) => Some(Born { pid: *pid, start: stat.start, boot: boot.to_owned() }),
         // The leader has ended and left others behind in its group.
-        (None, Some((_, stat))) => Some(Born { pid: stat.session, start: 0, boot: boot.to_owned() }),
+        (None, Some((_, stat))) => Some(Born { pid: stat.group, start: 0, boot: boot.to_owned() }),
         (None, None) => None,
     })
 }
@@ -162,7 +160,7 @@ mod tests {
     #[test]
     fn a_program_name_with_brackets_and_blanks_does_not_shift_the_fields() {
         let text = "77 (a) b) Z) S 1 70 60 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(Stat::parse(text), Some(Stat { state: b'S', group: 70, session: 60, start: 4242 }));
+        assert_eq!(Stat::parse(text), Some(Stat { state: b'S', group: 70, start: 4242 }));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
 use crate::service::{WorkerManagementConfig, WorkerManagementService};
 use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
-use crate::worker::{Queue, QueueContext, Worker};
+use crate::worker::{Queue, QueueContext, Watch, Worker};
 
 /// How often the gauges of live workers are set.
 const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -71,6 +71,15 @@ pub struct Replica {
 impl Replica {
     /// Connects, makes or checks the streams, and begins to take commands.
     pub async fn start(config: &Config, metrics: Option<PrometheusHandle>) -> Result<Self, StartError> {
+        Self::start_watched(config, metrics, None).await
+    }
+
+    /// The same, with each command's end told to `watch`.
+    pub async fn start_watched(
+        config: &Config,
+        metrics: Option<PrometheusHandle>,
+        watch: Option<Watch>,
+    ) -> Result<Self, StartError> {
         let listener = TcpListener::bind(config.http.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.http.listen, error })?;
@@ -91,7 +100,7 @@ impl Replica {
         let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
-        let worker = Worker::new(config.limits.concurrency);
+        let worker = Worker { watch, ..Worker::new(config.limits.concurrency) };
         let mut gauges = Vec::new();
         for (pool, pool_config) in &config.pools {
             let provider = AnyProvider::for_pool(config, pool_config)

@@ -25,6 +25,8 @@ pub struct Puller {
     /// Asked for and not come.
     outstanding: usize,
     asked_at: Instant,
+    /// The consumer has answered.
+    answered: bool,
 }
 
 /// What a wait brought.
@@ -51,7 +53,7 @@ impl Puller {
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await?;
         let api = format!("{api_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}").into();
-        Ok(Self { client, api, inbox, messages, outstanding: 0, asked_at: Instant::now() })
+        Ok(Self { client, api, inbox, messages, outstanding: 0, asked_at: Instant::now(), answered: false })
     }
 
     /// Messages that have been asked for and have not come.
@@ -60,9 +62,14 @@ impl Puller {
         self.outstanding
     }
 
-    /// Asks for `number` more messages.
+    /// Asks for `number` more messages. The first request does not stand at the server, so that its answer tells at once
+    /// that the consumer is there.
     pub async fn ask(&mut self, number: usize) -> Result<(), async_nats::PublishError> {
-        let body = format!("{{\"batch\":{number},\"expires\":{}}}", EXPIRES.as_nanos());
+        let body = if self.answered {
+            format!("{{\"batch\":{number},\"expires\":{}}}", EXPIRES.as_nanos())
+        } else {
+            format!("{{\"batch\":{number},\"no_wait\":true}}")
+        };
         self.client.publish_with_reply(self.api.clone(), self.inbox.clone(), body.into()).await?;
         self.outstanding += number;
         self.asked_at = Instant::now();
@@ -84,11 +91,13 @@ impl Puller {
             let Some(message) = message else { return Pulled::Closed };
             match message.status {
                 None => {
+                    self.answered = true;
                     self.outstanding = self.outstanding.saturating_sub(1);
                     return Pulled::Message(Box::new(message));
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
                 Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
+                    self.answered = true;
                     let left = message
                         .headers
                         .as_ref()

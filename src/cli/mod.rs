@@ -1,5 +1,6 @@
 //! The command line: one file a verb, and the exit codes that scripts rely on.
 
+mod bench;
 mod check_config;
 pub mod demo_scheduler;
 mod demo_worker;
@@ -114,6 +115,8 @@ enum Verb {
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
     DemoWorker,
+    /// Measure how many commands a second this broker carries, beside the bare sequence of the same writes
+    Bench(bench::BenchArgs),
     /// Ask the enlist of this host whether it is ready; exit code 0 or 69
     Healthcheck,
 }
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> Exit {
     match verb {
         Verb::CheckConfig => check_config::run(global),
         Verb::Run => with_config(global, run::run),
+        Verb::Bench(args) => with_client_config(global, |config| bench::run(config, args.clone())),
         Verb::DemoScheduler => with_client_config(global, demo_scheduler::run),
         Verb::DemoWorker => {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })

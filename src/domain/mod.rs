@@ -15,7 +15,7 @@ pub use ids::{CommandId, CorrelationId, InvalidToken, Pool, Prefix, WorkerId, Wo
 pub use lifecycle::{Claim, Step, TransitionRefused};
 pub use pool::{PoolRecord, PoolState};
 pub use refusal::{Reason, Refusal};
-pub use retry::{MAX_IDLE_TRIES, nak_delay};
+pub use retry::{MAX_IDLE_TRIES, nak_delay, wait_delay};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
 pub use verb::Verb;
 pub use worker::{

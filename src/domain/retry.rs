@@ -18,6 +18,13 @@ pub fn nak_delay(tries: u32, chance: f64) -> Duration {
     window.mul_f64(chance.clamp(0.1, 1.0))
 }
 
+/// Delay before a command is looked at again that waits for another one to end: from 0.1 s on, up to 5 s.
+#[must_use]
+pub fn wait_delay(tries: u32, chance: f64) -> Duration {
+    let window = Duration::from_millis(250).saturating_mul(tries.clamp(1, 20));
+    window.mul_f64(chance.clamp(0.4, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

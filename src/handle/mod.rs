@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
 use crate::domain::Verb;
-use crate::domain::{CommandId, Pool, State, nak_delay};
+use crate::domain::{CommandId, Pool, State, nak_delay, wait_delay};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -23,6 +23,15 @@ pub struct Handler<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     service: WorkerManagementService<P, R, J>,
     pool: Pool,
     config: PoolConfig,
+}
+
+/// What the queue says of a command's message.
+#[derive(Debug, Clone, Copy)]
+pub struct Message {
+    /// Its place in its queue.
+    pub sequence: u64,
+    /// How often the server has delivered it; not exact, and only spreads retries.
+    pub deliveries: u64,
 }
 
 /// A command that was handled.
@@ -46,11 +55,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         &self.service
     }
 
-    /// Carries one command out. `deliveries` is the server's count and only spreads retries.
-    pub async fn handle(&self, verb: Verb, body: &[u8], deliveries: u64) -> Handled {
+    /// Carries one command out.
+    pub async fn handle(&self, verb: Verb, body: &[u8], message: Message) -> Handled {
         match verb {
-            Verb::Provision => self.provision(body, deliveries).await,
-            Verb::Terminate => self.terminate(body, deliveries).await,
+            Verb::Provision => self.provision(body, message).await,
+            Verb::Terminate => self.terminate(body, message).await,
             // Their consumer is not pulled from in this version: they wait in the queue.
             Verb::Pool | Verb::Sweep => Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: None },
         }
@@ -62,14 +71,19 @@ fn undecodable(undecodable: Undecodable) -> Handled {
     Handled { verdict: Verdict::DeadLetter { command_id, refusal }, outcome: Some(Outcome::DeadLetter) }
 }
 
-fn settled(command_id: CommandId, ending: Ending, deliveries: u64) -> Handled {
+fn settled(command_id: CommandId, ending: Ending, message: Message) -> Handled {
+    let tries = u32::try_from(message.deliveries).unwrap_or(u32::MAX);
     match ending {
         Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: outcome(worker.state) },
         Ending::Refused(refusal) => undecodable(Undecodable { command_id: Some(command_id), refusal }),
         Ending::Later(why) => {
-            let after = nak_delay(u32::try_from(deliveries).unwrap_or(u32::MAX), rand::random());
+            let after = nak_delay(tries, rand::random());
             tracing::debug!(%command_id, why = cut(&why, 500), after_ms = after.as_millis(), "tried again later");
             Handled { verdict: Verdict::Retry(after), outcome: None }
+        }
+        Ending::Wait(why) => {
+            tracing::debug!(%command_id, why, "looked at again soon");
+            Handled { verdict: Verdict::Retry(wait_delay(tries, rand::random())), outcome: None }
         }
         Ending::Superseded => Handled { verdict: Verdict::Leave, outcome: None },
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Handled, Handler, settled, undecodable};
+use super::{Handled, Handler, Message, settled, undecodable};
 use crate::config::{Override, PoolConfig};
 use crate::domain::{Reason, Refusal, WorkerSpec};
 use crate::journal::Journal;
@@ -12,7 +12,7 @@ use crate::service::{DynamicWorkerConfig, Ending};
 use crate::wire::command::{ProvisionCommand, RegistrationOverrides, SpecOverrides};
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    pub(super) async fn provision(&self, body: &[u8], deliveries: u64) -> Handled {
+    pub(super) async fn provision(&self, body: &[u8], message: Message) -> Handled {
         let command = match ProvisionCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
@@ -31,10 +31,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                     correlation_id,
                     expires_at,
                 };
-                self.service.provision(&order, &registered(&self.config.registration, &registration)).await
+                let registration = registered(&self.config.registration, &registration);
+                self.service.provision(&order, &registration, Some(message.sequence)).await
             }
         };
-        settled(command_id, ending, deliveries)
+        settled(command_id, ending, message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Handled, Handler, settled, undecodable};
+use super::{Handled, Handler, Message, settled, undecodable};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -10,7 +10,7 @@ use crate::service::TerminateWorkerConfig;
 use crate::wire::command::TerminateCommand;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    pub(super) async fn terminate(&self, body: &[u8], deliveries: u64) -> Handled {
+    pub(super) async fn terminate(&self, body: &[u8], message: Message) -> Handled {
         let command = match TerminateCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
@@ -28,6 +28,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             correlation_id,
             expires_at,
         };
-        settled(command_id, self.service.terminate(&order).await, deliveries)
+        settled(command_id, self.service.terminate(&order, Some(message.sequence)).await, message)
     }
 }

@@ -52,7 +52,7 @@ async fn readyz_turns_from_503_to_200_and_back_and_says_why() {
     );
     server.health.set_connected(true);
     for lane in [Verb::Provision, Verb::Terminate] {
-        server.health.set_pulling(&server.pool, *lane, true);
+        server.health.set_pulling(&server.pool, lane, true);
     }
     assert_eq!(server.get("/readyz").await.0, 200);
     server.health.set_draining();

@@ -13,8 +13,35 @@ pub use memory::MemoryJournal;
 
 use crate::domain::{Pool, Worker, WorkerKey};
 
-/// Who writes: one name for each try of a command, so that a write whose answer was lost can be told from another's.
-pub type Writer = Arc<str>;
+/// Who writes: one name for each try of a command, so that a write whose answer was lost can be told from another's, and
+/// the queue message that the try works on, so that a redelivery of that very message can be told from a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// The try.
+    pub name: Arc<str>,
+    /// The message's sequence in its pool's queue; `None` for a call without a queue.
+    pub message: Option<u64>,
+}
+
+impl Writer {
+    /// As it stands in an event's header.
+    #[must_use]
+    pub fn to_header(&self) -> String {
+        match self.message {
+            Some(message) => format!("{}/{message}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+
+    /// Reads [`Self::to_header`] back.
+    #[must_use]
+    pub fn from_header(text: &str) -> Self {
+        match text.split_once('/') {
+            Some((name, message)) => Self { name: name.into(), message: message.parse().ok() },
+            None => Self { name: text.into(), message: None },
+        }
+    }
+}
 
 /// A worker's event as the log holds it.
 #[derive(Debug, Clone, PartialEq)]

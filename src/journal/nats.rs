@@ -60,7 +60,7 @@ impl NatsJournal {
         headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(after));
         headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", self.subjects.events_of(&key).as_str());
         headers.insert("Content-Type", event::CONTENT_TYPE);
-        headers.insert(WRITER, &**writer);
+        headers.insert(WRITER, writer.to_header());
         let body = event::encode(&self.prefix, worker, None);
         let subject = self.subjects.log(&key, worker.state);
         match self.requests.send(subject, Some(headers), body.into(), PATIENCE).await {
@@ -151,6 +151,6 @@ impl Journal for NatsJournal {
 fn entry(stored: Stored) -> Result<Entry, ReadError> {
     let worker = event::decode(&stored.body)
         .map_err(|error| ReadError(format!("event {} on {}: {error}", stored.sequence, stored.subject)))?;
-    let writer = stored.header(WRITER).unwrap_or_default().into();
+    let writer = Writer::from_header(stored.header(WRITER).unwrap_or_default());
     Ok(Entry { worker, sequence: stored.sequence, writer })
 }

@@ -13,6 +13,14 @@ use crate::registration::WorkerRegistrationPort;
 /// How often a claim may lose to a claim that is gone when it looks.
 const ROUNDS: usize = 8;
 
+/// A command on its way to a worker.
+#[derive(Clone, Copy)]
+struct Claiming<'a> {
+    order: &'a DynamicWorkerConfig,
+    registration: bool,
+    message: Option<u64>,
+}
+
 /// Where a provision stands once its worker's head is known.
 pub(super) enum Position {
     /// This try goes on with it.
@@ -22,35 +30,37 @@ pub(super) enum Position {
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
-    pub(super) async fn claim(&self, order: &DynamicWorkerConfig, registration: bool) -> Result<Position, Stop> {
+    pub(super) async fn claim(
+        &self,
+        order: &DynamicWorkerConfig,
+        registration: bool,
+        message: Option<u64>,
+    ) -> Result<Position, Stop> {
+        let claim = Claiming { order, registration, message };
         match (self.provider.inventory(), &order.worker_id) {
-            (None, Some(id)) => self.claim_named(order, id.clone(), registration).await,
+            (None, Some(id)) => self.claim_named(claim, id.clone()).await,
             (None, None) => {
                 let id = WorkerId::derived(&order.pool, &order.command_id);
-                self.claim_named(order, id, registration).await
+                self.claim_named(claim, id).await
             }
-            (Some(hosts), Some(id)) if hosts.contains(id) => self.claim_named(order, id.clone(), registration).await,
+            (Some(hosts), Some(id)) if hosts.contains(id) => self.claim_named(claim, id.clone()).await,
             (Some(_), Some(id)) => {
                 let detail = format!("worker_id: found {:?}, expected a host of pool {}", id.as_str(), order.pool);
                 Err(Refusal::new(Reason::Invalid, detail).into())
             }
-            (Some(hosts), None) => self.claim_host(order, hosts, registration).await,
+            (Some(hosts), None) => self.claim_host(claim, hosts).await,
         }
     }
 
     /// Claims one name. Most names are free, so the write comes first and the head is read only when it is refused.
-    async fn claim_named(
-        &self,
-        order: &DynamicWorkerConfig,
-        id: WorkerId,
-        registration: bool,
-    ) -> Result<Position, Stop> {
+    async fn claim_named(&self, claim: Claiming<'_>, id: WorkerId) -> Result<Position, Stop> {
+        let order = claim.order;
         let key = WorkerKey::new(order.pool.clone(), id);
         let may_start = self.may_start(order).await?;
         let mut known = None;
         for _ in 0..ROUNDS {
             if let (None, Ok(())) = (&known, &may_start) {
-                match self.open(order, &key, None, registration).await {
+                match self.open(claim, &key, None).await {
                     Ok(hold) => return Ok(Position::Held(hold)),
                     Err(AppendError::Conflict) => {}
                     Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
@@ -60,11 +70,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             match known.take() {
                 // Nobody has begun it, and it may not begin.
                 None => may_start.clone()?,
-                Some(head) => match self.resume(order, head).await? {
+                Some(head) => match self.resume(claim, head).await? {
                     Resumed::At(position) => return Ok(position),
                     Resumed::Free(head) => {
                         may_start.clone()?;
-                        match self.open(order, &key, Some(&head), registration).await {
+                        match self.open(claim, &key, Some(&head)).await {
                             Ok(hold) => return Ok(Position::Held(hold)),
                             Err(AppendError::Conflict) => {}
                             Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
@@ -78,18 +88,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Allocates the first free host; the claim is the allocation. A host that this command has had before is found
     /// first, so that a redelivery does not take a second one.
-    async fn claim_host(
-        &self,
-        order: &DynamicWorkerConfig,
-        hosts: Vec<WorkerId>,
-        registration: bool,
-    ) -> Result<Position, Stop> {
+    async fn claim_host(&self, claim: Claiming<'_>, hosts: Vec<WorkerId>) -> Result<Position, Stop> {
+        let order = claim.order;
         let mut free = Vec::new();
         for id in hosts {
             let key = WorkerKey::new(order.pool.clone(), id);
             let history = self.journal.history(&key).await?;
             if history.iter().any(|entry| entry.worker.command_id == order.command_id) {
-                return self.claim_named(order, key.worker_id, registration).await;
+                return self.claim_named(claim, key.worker_id).await;
             }
             if history.last().is_none_or(|head| head.worker.state.is_final()) {
                 free.push((key, history.into_iter().last()));
@@ -97,7 +103,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         self.may_start(order).await??;
         for (key, head) in free {
-            match self.open(order, &key, head.as_ref(), registration).await {
+            match self.open(claim, &key, head.as_ref()).await {
                 Ok(hold) => return Ok(Position::Held(hold)),
                 // Another command was quicker: try the next host.
                 Err(AppendError::Conflict) => {}
@@ -126,13 +132,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Written before the provider is called: a crash between the two leaves a claim to resume, never an instance that
     /// nobody knows.
-    async fn open(
-        &self,
-        order: &DynamicWorkerConfig,
-        key: &WorkerKey,
-        head: Option<&Entry>,
-        registration: bool,
-    ) -> Result<Hold, AppendError> {
+    async fn open(&self, claim: Claiming<'_>, key: &WorkerKey, head: Option<&Entry>) -> Result<Hold, AppendError> {
+        let Claiming { order, registration, message } = claim;
         let claim = Claim {
             pool: key.pool.clone(),
             worker_id: key.worker_id.clone(),
@@ -147,11 +148,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let worker = Step::Claim(Box::new(claim))
             .apply(head.map(|entry| &entry.worker), self.now())
             .map_err(|_| AppendError::Conflict)?;
-        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.next_writer()).await
+        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.writer(message)).await
     }
 
     /// What a command finds that is not the first to come to its worker.
-    async fn resume(&self, order: &DynamicWorkerConfig, head: Entry) -> Result<Resumed, Stop> {
+    async fn resume(&self, claim: Claiming<'_>, head: Entry) -> Result<Resumed, Stop> {
+        let Claiming { order, message, .. } = claim;
         let worker = &head.worker;
         if worker.command_id != order.command_id {
             return self.resume_beside_another(order, head).await;
@@ -162,16 +164,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             State::Provisioned if worker.registration.status == RegistrationStatus::Disabled => {
                 Ok(Resumed::At(Position::Settled(head.worker)))
             }
-            State::Provisioning | State::Provisioned => self.take_over(head).await,
+            State::Provisioning | State::Provisioned => self.take_over(head, message).await,
             State::Terminating => match Self::closed_by_enlist(order, worker) {
+                Some(_) if !self.may_take_over(&head, message) => {
+                    Err(Stop::Wait("another copy of the command is in hand"))
+                }
                 Some(refusal) => {
-                    let mut hold = Hold::resume(head, self.next_writer());
+                    let mut hold = Hold::resume(head, self.writer(message));
                     let stored = hold.advance(&self.journal, Step::TakeOver, self.now()).await;
                     self.or_undo(&hold, stored, None).await?;
                     self.close(&mut hold, refusal).await?;
                     Ok(Resumed::At(Position::Settled(hold.into_worker())))
                 }
-                None => Err(Stop::Later("the worker is being terminated".into())),
+                None => Err(Stop::Wait("the worker is being terminated")),
             },
             State::Terminated | State::Failed | State::Lost => {
                 // A try that died in the middle of a create may have left an instance, or a registration, behind a
@@ -237,8 +242,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// The epoch is the fence: whoever held the worker before fails at its next write.
-    async fn take_over(&self, head: Entry) -> Result<Resumed, Stop> {
-        let mut hold = Hold::resume(head, self.next_writer());
+    async fn take_over(&self, head: Entry, message: Option<u64>) -> Result<Resumed, Stop> {
+        if !self.may_take_over(&head, message) {
+            return Err(Stop::Wait("another copy of the command is in hand"));
+        }
+        let mut hold = Hold::resume(head, self.writer(message));
         let next = hold.after(Step::TakeOver, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
         if next.attempts >= MAX_IDLE_TRIES {
             let refusal = Self::exhausted(hold.worker());

@@ -39,6 +39,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             Standing::Final => {
                 let stored = hold.advance(&self.journal, Step::Fail(error.fault()), self.now()).await;
                 self.or_undo(hold, stored, None).await?;
+                if hold.worker().epoch > 1 {
+                    // An earlier try may have come further than this one, and died before it could write so.
+                    self.undo(hold.worker(), None).await?;
+                }
                 Ok(None)
             }
             Standing::Counted if hold.worker().attempts + 1 >= MAX_IDLE_TRIES => {

@@ -14,7 +14,9 @@ pub enum Ending {
     Refused(Refusal),
     /// It is to be tried again after a while.
     Later(String),
-    /// Another try has the worker in hand; that one ends the command.
+    /// Another command, or another copy of this one, has the worker in hand and is about to end the matter.
+    Wait(&'static str),
+    /// Another try of this very message has the worker in hand; that one settles it.
     Superseded,
 }
 
@@ -27,6 +29,9 @@ pub enum Stop {
     /// It is to be tried again after a while.
     #[error("{0}")]
     Later(String),
+    /// Someone else is about to end the matter: look again soon.
+    #[error("{0}")]
+    Wait(&'static str),
     /// Another try has the worker in hand.
     #[error("another try of this command has the worker in hand")]
     Superseded,
@@ -50,6 +55,7 @@ impl From<Result<Worker, Stop>> for Ending {
             Ok(worker) => Self::Done(Box::new(worker)),
             Err(Stop::Refused(refusal)) => Self::Refused(refusal),
             Err(Stop::Later(why)) => Self::Later(why),
+            Err(Stop::Wait(why)) => Self::Wait(why),
             Err(Stop::Superseded) => Self::Superseded,
         }
     }

@@ -81,8 +81,8 @@ pub enum WorkerManagementError {
     /// Provider or journal were in the way. What has been done is recorded: call again with the same command id to go on.
     #[error("not finished, call again with the same command id to go on: {0}")]
     Unfinished(String),
-    /// Another call, perhaps in another process, is carrying out the same command.
-    #[error("another call is carrying out this command")]
+    /// Another call, perhaps in another process, has the worker in hand.
+    #[error("another call has the worker in hand")]
     Superseded,
 }
 
@@ -104,7 +104,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         config: &DynamicWorkerConfig,
         registration: &RegistrationConfig,
     ) -> Result<WorkerProvisioned, WorkerManagementError> {
-        provisioned(finished(self.provision(config, registration).await)?)
+        provisioned(finished(self.provision(config, registration, None).await)?)
     }
 
     /// Pre-warms `size` workers like `config`, each registered, some at a time. Called again with the same command id it
@@ -126,7 +126,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Tells the scheduler that a worker goes, waits for its drain, then removes the worker.
     pub async fn terminate_worker(&self, config: &TerminateWorkerConfig) -> Result<(), WorkerManagementError> {
-        finished(self.terminate(config).await).map(|_| ())
+        finished(self.terminate(config, None).await).map(|_| ())
     }
 }
 
@@ -135,7 +135,7 @@ fn finished(ending: Ending) -> Result<Worker, WorkerManagementError> {
         Ending::Done(worker) => Ok(*worker),
         Ending::Refused(refusal) => Err(refusal.into()),
         Ending::Later(why) => Err(WorkerManagementError::Unfinished(why)),
-        Ending::Superseded => Err(WorkerManagementError::Superseded),
+        Ending::Wait(_) | Ending::Superseded => Err(WorkerManagementError::Superseded),
     }
 }
 

@@ -15,8 +15,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
+use crate::bus::streams::ACK_WAIT;
 use crate::domain::Pool;
-use crate::journal::{Journal, MemoryJournal, Writer};
+use crate::journal::{Entry, Journal, MemoryJournal, Writer};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::registration::memory::MemoryScheduler;
@@ -122,9 +123,24 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         (self.clock)()
     }
 
-    /// A name for one try of one command: what tells our own write from another's when an answer was lost.
-    fn next_writer(&self) -> Writer {
-        format!("{}.{}", self.replica, self.tries.fetch_add(1, Ordering::Relaxed)).into()
+    /// Names one try of one command.
+    fn writer(&self, message: Option<u64>) -> Writer {
+        let number = self.tries.fetch_add(1, Ordering::Relaxed);
+        Writer { name: format!("{}.{number}", self.replica).into(), message }
+    }
+
+    /// Whether this try may go on with what another has left. A redelivery of the very message that the other works on
+    /// may, since the server redelivers only what shows no sign of life. A copy of the command may not: the other is
+    /// perhaps alive, and two that take the worker from one another in turn would end as `exhausted`. Only a record that
+    /// has stood for longer than any step can take belongs to nobody.
+    fn may_take_over(&self, head: &Entry, message: Option<u64>) -> bool {
+        let WorkerManagementConfig { registration_timeout, unregister_timeout, launch_timeout, grace, .. } =
+            &self.config;
+        let longest = *registration_timeout + *unregister_timeout + *launch_timeout + *grace + 2 * ACK_WAIT;
+        let stood = self.now().duration_since(head.worker.updated_at);
+        message.is_none()
+            || head.writer.message == message
+            || stood > jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
     }
 
     fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {

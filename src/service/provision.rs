@@ -15,18 +15,26 @@ use crate::registration::{Registered, RegistrationConfig, WorkerRegistrationPort
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// One try of a provision. Safe to call again, and at once from several replicas: see [`Ending`].
-    pub async fn provision(&self, order: &DynamicWorkerConfig, registration: &RegistrationConfig) -> Ending {
-        self.try_provision(order, registration).await.into()
+    ///
+    /// `message` is the queue message that carries the command, `None` for a call without a queue.
+    pub async fn provision(
+        &self,
+        order: &DynamicWorkerConfig,
+        registration: &RegistrationConfig,
+        message: Option<u64>,
+    ) -> Ending {
+        self.try_provision(order, registration, message).await.into()
     }
 
     async fn try_provision(
         &self,
         order: &DynamicWorkerConfig,
         registration: &RegistrationConfig,
+        message: Option<u64>,
     ) -> Result<Worker, Stop> {
         crash::point(CrashPoint::ProvisionReceived);
         let wanted = registration.enabled && self.registration.is_some();
-        let mut hold = match self.claim(order, wanted).await? {
+        let mut hold = match self.claim(order, wanted, message).await? {
             Position::Settled(worker) => return Ok(worker),
             Position::Held(hold) => hold,
         };
@@ -126,7 +134,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             State::Terminating | State::Terminated | State::Failed | State::Lost => {
                 self.undo(&head.worker, instance_id).await?;
                 // Not acked before the final event is stored: the next delivery finds it, or waits on.
-                Err(Stop::Later("the worker was terminated while it was being provisioned".into()))
+                Err(Stop::Wait("the worker was terminated while it was being provisioned"))
             }
             State::Provisioning | State::Provisioned | State::Registered | State::RegistrationFailed => {
                 Err(Stop::Superseded)
@@ -137,7 +145,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Takes back what a provision may have done to a worker that is ending or has ended: the scheduler first, under
     /// the ending's own epoch, then the instance. The other side does the same; both are idempotent.
     pub(super) async fn undo(&self, ending: &Worker, instance_id: Option<&str>) -> Result<(), Stop> {
-        if ending.registration.status != RegistrationStatus::Disabled {
+        // A registration that is on record was on record before the terminate, which has taken it back itself.
+        if ending.registration.status == RegistrationStatus::Pending {
             self.unregister(ending, self.config.grace, true).await;
         }
         self.remove_instance(ending, instance_id, self.config.grace).await?;

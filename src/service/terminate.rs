@@ -23,18 +23,20 @@ const ROUNDS: usize = 8;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// One try of a terminate. Safe to call again, and at once from several replicas: see [`Ending`].
-    pub async fn terminate(&self, order: &TerminateWorkerConfig) -> Ending {
-        self.try_terminate(order).await.into()
+    ///
+    /// `message` is the queue message that carries the command, `None` for a call without a queue.
+    pub async fn terminate(&self, order: &TerminateWorkerConfig, message: Option<u64>) -> Ending {
+        self.try_terminate(order, message).await.into()
     }
 
-    async fn try_terminate(&self, order: &TerminateWorkerConfig) -> Result<Worker, Stop> {
+    async fn try_terminate(&self, order: &TerminateWorkerConfig, message: Option<u64>) -> Result<Worker, Stop> {
         crash::point(CrashPoint::TerminateReceived);
         let key = WorkerKey::new(order.pool.clone(), order.worker_id.clone());
         for _ in 0..ROUNDS {
             let stored = match self.journal.head(&key).await? {
-                None => self.never_was(order).await?,
+                None => self.never_was(order, message).await?,
                 Some(head) if head.worker.state.is_final() => return Ok(head.worker),
-                Some(head) => self.terminating(order, head).await?,
+                Some(head) => self.terminating(order, head, message).await?,
             };
             match stored {
                 Ok(hold) if hold.worker().state.is_final() => return Ok(hold.into_worker()),
@@ -53,7 +55,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Leaves a final record where there is none, so that a provision that arrives later is refused.
-    async fn never_was(&self, order: &TerminateWorkerConfig) -> Result<Result<Hold, HoldError>, Stop> {
+    async fn never_was(
+        &self,
+        order: &TerminateWorkerConfig,
+        message: Option<u64>,
+    ) -> Result<Result<Hold, HoldError>, Stop> {
         self.not_expired(order)?;
         let claim = Claim {
             pool: order.pool.clone(),
@@ -67,20 +73,27 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             registration: false,
         };
         let worker = Worker::never_was(claim, self.now());
-        Ok(Hold::open(&self.journal, worker, 0, self.next_writer()).await.map_err(HoldError::from))
+        Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
     }
 
     /// Makes `terminating` the record under a new epoch: from here on no other try can bring the worker further up.
-    async fn terminating(&self, order: &TerminateWorkerConfig, head: Entry) -> Result<Result<Hold, HoldError>, Stop> {
-        let mut hold = Hold::resume(head, self.next_writer());
-        let step = if hold.worker().state == State::Terminating {
-            // Ours from before a crash, or another command's: going on beside it does no harm, since the epoch tells
-            // which of the two may write the end.
+    async fn terminating(
+        &self,
+        order: &TerminateWorkerConfig,
+        head: Entry,
+        message: Option<u64>,
+    ) -> Result<Result<Hold, HoldError>, Stop> {
+        let step = if head.worker.state == State::Terminating {
+            // Who forces does not wait for another's drain: the epoch tells which of the two may write the end.
+            if !order.force && !self.may_take_over(&head, message) {
+                return Err(Stop::Wait("another command is terminating the worker"));
+            }
             Step::TakeOver
         } else {
             self.not_expired(order)?;
             Step::Terminate(EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() })
         };
+        let mut hold = Hold::resume(head, self.writer(message));
         let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
         if next.attempts >= MAX_IDLE_TRIES {
             return Err(Self::exhausted(hold.worker()).into());

@@ -4,15 +4,21 @@ mod queue;
 mod slots;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::Verb;
+
 pub use queue::{Queue, QueueContext};
 pub use slots::Slots;
 
+/// Told of each command that has come to its end, and how long it was in hand.
+pub type Watch = Arc<dyn Fn(Verb, Duration) + Send + Sync>;
+
 /// The tasks of one replica.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Worker {
     /// One for each command in hand, and one for each queue.
     pub tasks: TaskTracker,
@@ -24,6 +30,8 @@ pub struct Worker {
     pub provisions: Arc<Slots>,
     /// Terminates in hand at once: they never wait for a provision's slot.
     pub terminates: Arc<Slots>,
+    /// For who measures; `None` in production.
+    pub watch: Option<Watch>,
 }
 
 impl Worker {
@@ -36,12 +44,13 @@ impl Worker {
             abandon: CancellationToken::new(),
             provisions: Arc::new(Slots::new(concurrency)),
             terminates: Arc::new(Slots::new(concurrency)),
+            watch: None,
         }
     }
 
     /// Stops pulling, waits up to `patience` for what is in hand, and gives the rest back to the queue at once. What is
     /// cut off half-way is where a crash would have left it, and is taken over like one.
-    pub async fn drain(&self, patience: std::time::Duration) {
+    pub async fn drain(&self, patience: Duration) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {

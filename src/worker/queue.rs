@@ -13,7 +13,7 @@ use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
 use crate::domain::CommandId;
 use crate::domain::Verb;
-use crate::handle::{Handled, Handler};
+use crate::handle::{self, Handled, Handler};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -222,9 +222,10 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         context.signals.redelivered(verb, deliveries);
     }
     let body = delivery.body().clone();
+    let message = handle::Message { sequence: delivery.sequence(), deliveries };
     let handled = {
         let progress = delivery.progress();
-        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, deliveries));
+        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, message));
         let mut tick = interval_at(begun + PROGRESS_EVERY, PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -241,7 +242,12 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     };
     let Handled { verdict, outcome } = handled;
     match (delivery.settle(verdict).await, outcome) {
-        (Settled::Acked, Some(outcome)) => context.signals.command_done(verb, outcome, begun.elapsed()),
+        (Settled::Acked, Some(outcome)) => {
+            context.signals.command_done(verb, outcome, begun.elapsed());
+            if let Some(watch) = &context.worker.watch {
+                watch(verb, begun.elapsed());
+            }
+        }
         (Settled::Buried { command_id, refusal, first: true }, Some(outcome)) => {
             context.signals.dead_letter(verb, command_id.as_ref().map_or("_", CommandId::as_str), &refusal);
             context.signals.command_done(verb, outcome, begun.elapsed());

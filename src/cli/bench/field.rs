@@ -1,0 +1,212 @@
+//! Where a run takes place: fresh streams under a prefix of their own, a full queue, an instant scheduler.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Run, bare};
+use crate::bus::connection::{self, Connection};
+use crate::bus::streams;
+use crate::bus::subjects::Subjects;
+use crate::config::{Config, ManageStreams, NullConfig, PoolConfig, ProviderConfig};
+use crate::domain::{CommandId, Pool, Prefix, Verb, WorkerSpec};
+use crate::registration::RegistrationConfig;
+use crate::replica::Replica;
+use crate::wire::command::ProvisionCommand;
+
+const LONGEST_RUN: Duration = Duration::from_secs(300);
+
+/// A broker to measure on.
+pub(super) struct Field {
+    config: Config,
+    pool: Pool,
+    connection: Connection,
+    subjects: Subjects,
+    scheduler: Option<std::thread::JoinHandle<()>>,
+    scheduler_stop: CancellationToken,
+}
+
+impl Field {
+    /// Takes a prefix that nobody has, and starts the scheduler on a thread and a connection of its own.
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let prefix = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let prefix = Prefix::new(prefix)?;
+        let pool = Pool::new("load")?;
+        let mut config = config.clone();
+        config.prefix = prefix.clone();
+        config.manage_streams = ManageStreams::Create;
+        config.http.listen = ([127, 0, 0, 1], 0).into();
+        config.scheduler.register = format!("{prefix}.scheduler.register");
+        config.scheduler.unregister = format!("{prefix}.scheduler.unregister");
+        config.scheduler.list = format!("{prefix}.scheduler.list");
+        let connection = connection::connect(&config.nats, "enlist bench").await?;
+        let scheduler_stop = CancellationToken::new();
+        let scheduler = scheduler(config.clone(), scheduler_stop.clone())?;
+        let subjects = Subjects::new(&prefix);
+        Ok(Self { config, pool, connection, subjects, scheduler: Some(scheduler), scheduler_stop })
+    }
+
+    pub(super) fn server_version(&self) -> String {
+        self.connection.client.server_info().version
+    }
+
+    /// The product: a replica with `in_hand` slots works the queue off.
+    pub(super) async fn enlist(&self, commands: usize, in_hand: usize, registration: bool) -> anyhow::Result<Run> {
+        self.fresh(commands).await?;
+        let mut config = self.config.clone();
+        config.limits.concurrency = in_hand;
+        config.pools = [(self.pool.clone(), pool(in_hand, registration))].into();
+        let (told, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let watch = Arc::new(move |_: Verb, took: Duration| {
+            let _ = told.send(took);
+        });
+        let (begun, cpu) = (Instant::now(), cpu());
+        let replica = Replica::start_watched(&config, None, Some(watch)).await?;
+        let mut each = Vec::with_capacity(commands);
+        let all = async {
+            while each.len() < commands {
+                let Some(took) = ends.recv().await else { break };
+                each.push(took);
+            }
+        };
+        tokio::time::timeout(LONGEST_RUN, all).await.context("the queue was not worked off in time")?;
+        let run = finished(begun, cpu, each, commands);
+        replica.drain().await;
+        self.check(commands, if registration { 3 } else { 2 }).await?;
+        Ok(run)
+    }
+
+    /// The same writes and requests with nothing of the product in between.
+    pub(super) async fn bare(&self, commands: usize, in_hand: usize) -> anyhow::Result<Run> {
+        self.fresh(commands).await?;
+        let (begun, cpu) = (Instant::now(), cpu());
+        let register = self.config.scheduler.register.clone();
+        let each = bare::run(&self.connection, &self.subjects, &self.pool, register, commands, in_hand).await?;
+        let run = finished(begun, cpu, each, commands);
+        self.check(commands, 3).await?;
+        Ok(run)
+    }
+
+    /// Streams without a message but for a queue that holds all commands.
+    async fn fresh(&self, commands: usize) -> anyhow::Result<()> {
+        self.remove().await;
+        let domain = self.config.nats.domain.as_deref();
+        streams::ensure(&self.connection, domain, &self.subjects, [&self.pool], 1, ManageStreams::Create).await?;
+        let context = self.context();
+        let subject = self.subjects.command(&self.pool, Verb::Provision);
+        stream::iter(0..commands)
+            .map(|n| {
+                let (context, subject) = (context.clone(), subject.clone());
+                async move {
+                    context.publish(subject, command(n)?.encode().into()).await?.await.map_err(anyhow::Error::from)
+                }
+            })
+            .buffer_unordered(512)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+            .context("filling the queue")
+    }
+
+    /// A run that lost or doubled anything is no measurement.
+    async fn check(&self, commands: usize, events_each: usize) -> anyhow::Result<()> {
+        let context = self.context();
+        let events = context.get_stream(self.subjects.event_stream()).await?.cached_info().state.messages;
+        let left = context.get_stream(self.subjects.command_stream(&self.pool)).await?.cached_info().state.messages;
+        let wanted = commands * events_each;
+        anyhow::ensure!(events == wanted as u64, "{events} events are stored, expected {wanted}");
+        anyhow::ensure!(left == 0, "{left} commands are left in the queue");
+        Ok(())
+    }
+
+    /// Removes what the bench has made, and nothing else: its prefix is its own.
+    async fn remove(&self) {
+        let context = self.context();
+        let (subjects, pool) = (&self.subjects, &self.pool);
+        let names =
+            [subjects.command_stream(pool), subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()];
+        for name in names {
+            let _ = context.delete_stream(name).await;
+        }
+    }
+
+    pub(super) async fn close(mut self) {
+        self.remove().await;
+        self.scheduler_stop.cancel();
+        if let Some(scheduler) = self.scheduler.take() {
+            let _ = tokio::task::spawn_blocking(move || scheduler.join()).await;
+        }
+    }
+
+    fn context(&self) -> jetstream::Context {
+        streams::context(&self.connection, self.config.nats.domain.as_deref())
+    }
+}
+
+pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {
+    Ok(ProvisionCommand {
+        command_id: CommandId::new(format!("c-{n:08}"))?,
+        worker_id: None,
+        spec: crate::wire::command::SpecOverrides::default(),
+        registration: crate::wire::command::RegistrationOverrides::default(),
+        expires_at: None,
+        correlation_id: None,
+    })
+}
+
+fn pool(concurrency: usize, registration: bool) -> PoolConfig {
+    PoolConfig {
+        provider: ProviderConfig::Null(NullConfig::default()),
+        template: WorkerSpec { cpus: Some(2.0), memory_mb: Some(4096), ..WorkerSpec::default() },
+        max_workers: None,
+        concurrency,
+        allow: [].into(),
+        registration: RegistrationConfig { enabled: registration, ..RegistrationConfig::default() },
+        launch_timeout: Duration::from_secs(300),
+        grace: Duration::from_secs(10),
+    }
+}
+
+fn finished(begun: Instant, cpu_before: Duration, mut each: Vec<Duration>, commands: usize) -> Run {
+    let took = begun.elapsed();
+    each.sort_unstable();
+    let cpu = cpu().saturating_sub(cpu_before) / u32::try_from(commands.max(1)).unwrap_or(u32::MAX);
+    Run { took, each, cpu }
+}
+
+/// Processor time of the calling thread, which turns everything but the scheduler.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Accepts every worker at once, on a thread of its own, so that it costs neither side anything but its requests.
+fn scheduler(config: Config, stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let (up, is_up) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let answered = super::super::block_on(async {
+            let connection = connection::connect(&config.nats, "enlist bench scheduler").await?;
+            let client = connection.client;
+            let mut requests = client.subscribe(config.scheduler.register.clone()).await?;
+            client.flush().await?;
+            let _ = up.send(());
+            let accepted = bytes::Bytes::from_static(b"{\"status\":\"accepted\"}");
+            while let Some(Some(request)) = stop.run_until_cancelled(requests.next()).await {
+                if let Some(reply) = request.reply {
+                    client.publish(reply, accepted.clone()).await?;
+                }
+            }
+            anyhow::Ok(())
+        });
+        if let Err(error) = answered {
+            eprintln!("enlist: the bench's scheduler: {error:#}");
+        }
+    });
+    is_up.recv().context("the bench's scheduler did not start")?;
+    Ok(thread)
+}

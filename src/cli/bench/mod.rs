@@ -1,0 +1,127 @@
+//! `enlist bench`: how many commands a second this broker and this machine carry, beside the bare sequence of the same
+//! writes in the same minutes. Read the ratio, not the numbers.
+
+mod bare;
+mod field;
+
+use std::time::Duration;
+
+use clap::Args;
+
+use self::field::Field;
+use super::Exit;
+use crate::config::Config;
+
+/// What is measured.
+#[derive(Args, Clone)]
+pub(super) struct BenchArgs {
+    /// Commands a run
+    #[arg(long, default_value_t = 10_000)]
+    commands: usize,
+    /// Commands in hand at once, one row each
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
+    concurrency: Vec<usize>,
+    /// Runs of each kind; medians are printed
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+}
+
+/// One run.
+pub(super) struct Run {
+    /// From the first pull to the last ack.
+    pub took: Duration,
+    /// How long each command was in hand, sorted.
+    pub each: Vec<Duration>,
+    /// Processor time of this process a command, the scheduler's thread left out.
+    pub cpu: Duration,
+}
+
+/// Runs the verb.
+pub(super) async fn run(config: Config, args: BenchArgs) -> Exit {
+    match measure(&config, &args).await {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            eprintln!("enlist: {error:#}");
+            Exit::Unavailable
+        }
+    }
+}
+
+async fn measure(config: &Config, args: &BenchArgs) -> anyhow::Result<()> {
+    let BenchArgs { commands, concurrency, repeats } = args;
+    let field = Field::open(config).await?;
+    println!(
+        "{commands} provisions a run, null provider, instant scheduler, nats-server {} at {}; medians of {repeats}",
+        field.server_version(),
+        config.nats.shown_url()
+    );
+    println!(
+        "{:>7}  {:>10} {:>10} {:>6}  {:>8} {:>8} {:>8}  {:>9} {:>9}  {:>8}",
+        "in hand", "enlist/s", "bare/s", "ratio", "p50 ms", "p95 ms", "p99 ms", "cpu us", "bare us", "RSS MiB"
+    );
+    for in_hand in concurrency {
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..*repeats {
+            bare.push(field.bare(*commands, *in_hand).await?);
+            ours.push(field.enlist(*commands, *in_hand, true).await?);
+        }
+        row(*in_hand, *commands, &mut ours, &mut bare);
+    }
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..*repeats {
+        with.push(field.enlist(commands / 4, 16, true).await?);
+        without.push(field.enlist(commands / 4, 16, false).await?);
+    }
+    let (with, without) = (median(&mut with), median(&mut without));
+    println!(
+        "registration at 16 in hand: p95 {:.2} ms with it, {:.2} ms without: it adds {:.2} ms",
+        ms(with.at(0.95)),
+        ms(without.at(0.95)),
+        ms(with.at(0.95)) - ms(without.at(0.95))
+    );
+    field.close().await;
+    Ok(())
+}
+
+fn row(in_hand: usize, commands: usize, ours: &mut [Run], bare: &mut [Run]) {
+    let (ours, bare) = (median(ours), median(bare));
+    #[allow(clippy::cast_precision_loss)]
+    let rate = |run: &Run| commands as f64 / run.took.as_secs_f64();
+    println!(
+        "{in_hand:>7}  {:>10.0} {:>10.0} {:>6.2}  {:>8.2} {:>8.2} {:>8.2}  {:>9.1} {:>9.1}  {:>8.1}",
+        rate(ours),
+        rate(bare),
+        rate(ours) / rate(bare),
+        ms(ours.at(0.5)),
+        ms(ours.at(0.95)),
+        ms(ours.at(0.99)),
+        ours.cpu.as_secs_f64() * 1e6,
+        bare.cpu.as_secs_f64() * 1e6,
+        resident_mib()
+    );
+}
+
+/// The run in the middle, by time.
+fn median(runs: &mut [Run]) -> &Run {
+    runs.sort_by_key(|run| run.took);
+    &runs[runs.len() / 2]
+}
+
+impl Run {
+    fn at(&self, share: f64) -> Duration {
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let at = (self.each.len() as f64 * share) as usize;
+        self.each.get(at.min(self.each.len().saturating_sub(1))).copied().unwrap_or_default()
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Resident memory of this process, from `/proc/self/status`; 0 where there is no such file.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}

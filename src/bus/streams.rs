@@ -169,6 +169,8 @@ fn consumer(subjects: &Subjects, pool: &Pool, name: &str, verbs: &[Verb]) -> pul
         if filters.len() == 1 { (filters.remove(0), Vec::new()) } else { (String::new(), filters) };
     pull::Config {
         durable_name: Some(name.to_owned()),
+        // The server fills it in, and it would be a difference at the next start.
+        name: Some(name.to_owned()),
         filter_subject,
         filter_subjects,
         ack_policy: AckPolicy::Explicit,

@@ -94,8 +94,11 @@ impl Replica {
         let context = streams::context(&connection, domain);
         let followers: HashMap<Pool, Follower> = config
             .pools
-            .keys()
-            .map(|pool| (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone())))
+            .iter()
+            .map(|(pool, PoolConfig { max_workers, .. })| {
+                let limited = max_workers.is_some();
+                (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone(), limited))
+            })
             .collect();
         let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);

@@ -114,7 +114,7 @@ impl Delivery {
     pub async fn settle(self, verdict: Verdict) -> Settled {
         match verdict {
             Verdict::Done => self.ack().await,
-            Verdict::DeadLetter { command_id, refusal } => self.bury(command_id, refusal).await,
+            Verdict::DeadLetter { command_id, refusal } => Box::pin(self.bury(command_id, refusal)).await,
             Verdict::Retry(after) => self.nak(after).await,
             Verdict::Leave => Settled::Left,
         }

@@ -59,7 +59,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
     pub async fn handle(&self, verb: Verb, body: &[u8], message: Message) -> Handled {
         match verb {
             Verb::Provision => self.provision(body, message).await,
-            Verb::Terminate => self.terminate(body, message).await,
+            // Boxed, so that a provision in hand does not carry the room for a terminate along.
+            Verb::Terminate => Box::pin(self.terminate(body, message)).await,
             // Their consumer is not pulled from in this version: they wait in the queue.
             Verb::Pool | Verb::Sweep => Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: None },
         }

@@ -1,13 +1,17 @@
-//! Follows one pool's events on the server and keeps its [`Census`]: what the pool's limit and its gauges are read from.
+//! Keeps a pool's [`Census`] from its events on the server: what the pool's limit and its gauges are read from.
+//!
+//! A pool with a limit is followed, event by event, since its limit is held by it. A pool without one is counted now and
+//! then for its gauges: following costs the broker a fifth of its commands a second.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
-use async_nats::jetstream::{self};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Census, ReadError};
 use crate::bus::subjects::Subjects;
@@ -16,6 +20,8 @@ use crate::domain::{Pool, WorkerId};
 /// How long a decision waits for the feed to catch up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RESTART: Duration = Duration::from_millis(500);
+/// A pool without a limit is counted so often, and never for more than a twentieth of the time.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// A pool's census, kept by a task of its own for as long as a handle is left.
 #[derive(Debug, Clone)]
@@ -36,12 +42,13 @@ impl Drop for Shared {
 }
 
 impl Follower {
-    /// Begins to follow a pool; returns at once, the first snapshot comes in meanwhile.
+    /// Begins to follow a pool, or to count it now and then; returns at once, the first snapshot comes in meanwhile.
     #[must_use]
-    pub fn start(context: jetstream::Context, subjects: Subjects, pool: Pool) -> Self {
+    pub fn start(context: jetstream::Context, subjects: Subjects, pool: Pool, limited: bool) -> Self {
         let census = Arc::new(Mutex::new(Census::default()));
         let (known, seen) = watch::channel(None);
-        let task = tokio::spawn(follow(context, subjects, pool, Arc::clone(&census), known)).abort_handle();
+        let task =
+            tokio::spawn(follow(Feed { context, subjects, pool, limited }, Arc::clone(&census), known)).abort_handle();
         Self(Arc::new(Shared { census, known: seen, task }))
     }
 
@@ -70,58 +77,72 @@ impl Follower {
     }
 }
 
-async fn follow(
+struct Feed {
     context: jetstream::Context,
     subjects: Subjects,
     pool: Pool,
-    census: Arc<Mutex<Census>>,
-    known: watch::Sender<Option<u64>>,
-) {
+    /// Followed on after the snapshot.
+    limited: bool,
+}
+
+async fn follow(feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender<Option<u64>>) {
     loop {
-        // A feed that broke may have missed a purge as well: begin again with a fresh snapshot.
-        if let Err(error) = once(&context, &subjects, &pool, &census, &known).await {
-            tracing::debug!(%pool, %error, "the pool's feed is made anew");
-        }
+        let begun = Instant::now();
+        let ended = feed.once(&shared, &known).await;
         known.send_replace(None);
-        tokio::time::sleep(RESTART).await;
+        let pause = match ended {
+            Ok(()) if !feed.limited => COUNT_EVERY.max(begun.elapsed() * 20),
+            // A feed that broke may have missed a purge as well: begin again with a fresh snapshot.
+            Ok(()) => RESTART,
+            Err(error) => {
+                tracing::debug!(pool = %feed.pool, %error, "the pool's feed is made anew");
+                RESTART
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
-async fn once(
-    context: &jetstream::Context,
-    subjects: &Subjects,
-    pool: &Pool,
-    census: &Mutex<Census>,
-    known: &watch::Sender<Option<u64>>,
-) -> Result<(), async_nats::Error> {
-    let stream = context.get_stream(subjects.event_stream()).await?;
-    let config = push::OrderedConfig {
-        deliver_subject: context.client().new_inbox(),
-        filter_subject: subjects.events_of_pool(pool),
-        headers_only: true,
-        // The last of each state of each worker, in the order of the log: enough to tell who is live.
-        deliver_policy: DeliverPolicy::LastPerSubject,
-        ..push::OrderedConfig::default()
-    };
-    let consumer = stream.create_consumer(config).await?;
-    let mut left = consumer.cached_info().num_pending;
-    *lock(census) = Census::default();
-    if left == 0 {
-        known.send_replace(Some(0));
-    }
-    let mut messages = consumer.messages().await?;
-    while let Some(message) = messages.next().await {
-        let message = message?;
-        let sequence = message.info()?.stream_sequence;
-        if let Some((worker, state)) = Subjects::read_event(&message.subject) {
-            lock(census).observe(&worker, state, sequence);
+impl Feed {
+    async fn once(&self, shared: &Mutex<Census>, known: &watch::Sender<Option<u64>>) -> Result<(), async_nats::Error> {
+        let Self { context, subjects, pool, limited } = self;
+        let stream = context.get_stream(subjects.event_stream()).await?;
+        let config = push::OrderedConfig {
+            deliver_subject: context.client().new_inbox(),
+            filter_subject: subjects.events_of_pool(pool),
+            headers_only: true,
+            // The last of each state of each worker, in the order of the log: enough to tell who is live.
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ..push::OrderedConfig::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let mut left = consumer.cached_info().num_pending;
+        // Readers keep the old census until the new one is whole.
+        let mut census = Census::default();
+        let mut messages = consumer.messages().await?;
+        while left > 0 {
+            let Some(message) = messages.next().await else { return Ok(()) };
+            take(&mut census, &message?)?;
+            left -= 1;
         }
-        left = left.saturating_sub(1);
-        if left == 0 {
-            known.send_replace(Some(sequence));
+        let upto = census.sequence();
+        *lock(shared) = census;
+        known.send_replace(Some(upto));
+        while *limited {
+            let Some(message) = messages.next().await else { break };
+            let upto = take(&mut lock(shared), &message?)?;
+            known.send_replace(Some(upto));
         }
+        Ok(())
     }
-    Ok(())
+}
+
+fn take(census: &mut Census, message: &jetstream::Message) -> Result<u64, async_nats::Error> {
+    let sequence = message.info()?.stream_sequence;
+    if let Some((worker, state)) = Subjects::read_event(&message.subject) {
+        census.observe(&worker, state, sequence);
+    }
+    Ok(sequence)
 }
 
 /// A census is whole between any two statements, so poison says nothing.

@@ -76,6 +76,46 @@ impl NatsJournal {
         }
     }
 
+    /// What became of a write that was not simply stored, by the worker's head; and the same write again while that tells
+    /// that nobody has won.
+    async fn decide(
+        &self,
+        worker: &Worker,
+        after: u64,
+        writer: &Writer,
+        mut published: Published,
+    ) -> Result<u64, AppendError> {
+        let mut tries = 1;
+        loop {
+            let why = match published {
+                Published::Stored(sequence) => return Ok(sequence),
+                Published::Refused => "the compare-and-set was not decided".to_owned(),
+                Published::Unknown(error) => error,
+            };
+            let why = match self.head(&worker.key()).await {
+                // The same event by the same writer: the answer was lost, the write was not.
+                Ok(Some(head))
+                    if head.worker.rev == worker.rev && head.worker.epoch == worker.epoch && head.writer == *writer =>
+                {
+                    return Ok(head.sequence);
+                }
+                Ok(head) if head.as_ref().map_or(0, |head| head.sequence) != after => {
+                    return Err(AppendError::Conflict);
+                }
+                // Nothing is stored, or not yet: the same write may be tried again.
+                Ok(_) => why,
+                Err(ReadError(error)) => error,
+            };
+            if tries == TRIES {
+                return Err(AppendError::Unavailable(why));
+            }
+            let window = FIRST_PAUSE.saturating_mul(1 << tries).min(LONGEST_PAUSE);
+            tokio::time::sleep(window.mul_f64(rand::random())).await;
+            tries += 1;
+            published = self.publish(worker, after, writer).await;
+        }
+    }
+
     fn follower(&self, pool: &Pool) -> Result<&Follower, ReadError> {
         self.pools.get(pool).ok_or_else(|| ReadError(format!("pool {pool} is not followed by this replica")))
     }
@@ -91,33 +131,11 @@ enum Published {
 
 impl Journal for NatsJournal {
     async fn append(&self, worker: &Worker, after: u64, writer: &Writer) -> Result<u64, AppendError> {
-        let mut why = String::new();
-        for n in 0..TRIES {
-            if n > 0 {
-                let window = FIRST_PAUSE.saturating_mul(1 << n).min(LONGEST_PAUSE);
-                tokio::time::sleep(window.mul_f64(rand::random())).await;
-            }
-            match self.publish(worker, after, writer).await {
-                Published::Stored(sequence) => return Ok(sequence),
-                Published::Refused => "the compare-and-set was not decided".clone_into(&mut why),
-                Published::Unknown(error) => why = error,
-            }
-            match self.head(&worker.key()).await {
-                // The same event by the same writer: the answer was lost, the write was not.
-                Ok(Some(head))
-                    if head.worker.rev == worker.rev && head.worker.epoch == worker.epoch && head.writer == *writer =>
-                {
-                    return Ok(head.sequence);
-                }
-                Ok(head) if head.as_ref().map_or(0, |head| head.sequence) != after => {
-                    return Err(AppendError::Conflict);
-                }
-                // Nobody has won: nothing is stored, or not yet, and the same write may be tried again.
-                Ok(_) => {}
-                Err(ReadError(error)) => why = error,
-            }
+        match self.publish(worker, after, writer).await {
+            Published::Stored(sequence) => Ok(sequence),
+            // Rare, and larger than the way above: not carried along by every command in hand.
+            refused => Box::pin(self.decide(worker, after, writer, refused)).await,
         }
-        Err(AppendError::Unavailable(why))
     }
 
     async fn head(&self, key: &WorkerKey) -> Result<Option<Entry>, ReadError> {

@@ -51,6 +51,19 @@ macro_rules! each {
     };
 }
 
+/// The same for calls. A process or a container is worth an allocation; without it every command in hand would have room
+/// for the largest provider's call, whichever its own is.
+macro_rules! call {
+    ($any:expr, $provider:ident => $call:expr) => {
+        match $any {
+            AnyProvider::Process($provider) => Box::pin($call).await,
+            AnyProvider::Docker($provider) => Box::pin($call).await,
+            AnyProvider::Static($provider) => $call.await,
+            AnyProvider::Null($provider) => $call.await,
+        }
+    };
+}
+
 impl WorkerProvider for AnyProvider {
     fn name(&self) -> &'static str {
         each!(self, provider => provider.name())
@@ -65,7 +78,7 @@ impl WorkerProvider for AnyProvider {
     }
 
     async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
-        each!(self, provider => provider.create_worker(request).await)
+        call!(self, provider => provider.create_worker(request))
     }
 
     async fn terminate_worker(
@@ -74,14 +87,14 @@ impl WorkerProvider for AnyProvider {
         instance_id: Option<&str>,
         grace: Duration,
     ) -> Result<(), ProviderError> {
-        each!(self, provider => provider.terminate_worker(key, instance_id, grace).await)
+        call!(self, provider => provider.terminate_worker(key, instance_id, grace))
     }
 
     async fn find_worker(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
-        each!(self, provider => provider.find_worker(key).await)
+        call!(self, provider => provider.find_worker(key))
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        each!(self, provider => provider.list_workers(pool).await)
+        call!(self, provider => provider.list_workers(pool))
     }
 }

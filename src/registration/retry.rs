@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{RegisterWorker, RegistrationError, UnregisterWorker, WorkerRegistrationPort};
-use crate::domain::{RegistrationFault, Worker};
+use crate::domain::RegistrationFault;
 
 /// A busy scheduler is not asked again sooner, whatever it says: `retry_after_ms: 0` must not become a hot loop.
 const SHORTEST_BUSY: Duration = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub enum Unregistered {
 /// that a request which is still queued somewhere when its try is over can be told by the scheduler.
 pub async fn register<R: WorkerRegistrationPort>(
     port: &R,
-    worker: &Worker,
+    mut request: RegisterWorker,
     config: &RegistrationConfig,
     try_timeout: Duration,
     now: impl Fn() -> Timestamp,
@@ -71,7 +71,6 @@ pub async fn register<R: WorkerRegistrationPort>(
 ) -> Registered {
     let deadline = Instant::now() + config.timeout;
     let mut pauses = pauses();
-    let mut request = RegisterWorker::from(worker);
     let mut attempts = 0;
     loop {
         let wait = try_timeout.min(left(deadline));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use super::*;
+use crate::domain::Worker;
 use crate::domain::{Capabilities, CommandId, Pool, Registration, SpecHash, State, WorkerId, WorkerType};
 use crate::registration::ListedWorker;
 
@@ -109,7 +110,7 @@ fn worker() -> Worker {
 async fn registered(script: &Script, max_retries: u32, seconds: u64) -> Registered {
     let config = RegistrationConfig { enabled: true, max_retries, timeout: Duration::from_secs(seconds) };
     let now = || Timestamp::UNIX_EPOCH.checked_add(script.elapsed()).unwrap();
-    register(script, &worker(), &config, TRY, now, |_| ()).await
+    register(script, RegisterWorker::from(&worker()), &config, TRY, now, |_| ()).await
 }
 
 async fn unregistered(script: &Script, grace: Duration, force: bool) -> Unregistered {
@@ -196,7 +197,15 @@ async fn every_request_is_told_to_the_caller_with_its_end() {
     let script = Script::of([Answer::Busy(100), Answer::Nobody, Answer::Yes]);
     let mut seen = Vec::new();
     let config = RegistrationConfig::default();
-    register(&script, &worker(), &config, TRY, || Timestamp::UNIX_EPOCH, |answer| seen.push(answer.is_ok())).await;
+    register(
+        &script,
+        RegisterWorker::from(&worker()),
+        &config,
+        TRY,
+        || Timestamp::UNIX_EPOCH,
+        |answer| seen.push(answer.is_ok()),
+    )
+    .await;
     assert_eq!(seen, [false, false, true]);
 }
 

@@ -48,7 +48,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 let detail = format!("worker_id: found {:?}, expected a host of pool {}", id.as_str(), order.pool);
                 Err(Refusal::new(Reason::Invalid, detail).into())
             }
-            (Some(hosts), None) => self.claim_host(claim, hosts).await,
+            (Some(hosts), None) => Box::pin(self.claim_host(claim, hosts)).await,
         }
     }
 
@@ -70,7 +70,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             match known.take() {
                 // Nobody has begun it, and it may not begin.
                 None => may_start.clone()?,
-                Some(head) => match self.resume(claim, head).await? {
+                Some(head) => match Box::pin(self.resume(claim, head)).await? {
                     Resumed::At(position) => return Ok(position),
                     Resumed::Free(head) => {
                         may_start.clone()?;

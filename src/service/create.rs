@@ -31,10 +31,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 Err(ProviderError::new(ErrorClass::Timeout, message))
             });
         self.told(&order.pool, Operation::Create, &made, begun.elapsed());
-        let error = match made {
-            Ok(instance) => return Ok(Some(instance)),
-            Err(error) => error,
-        };
+        match made {
+            Ok(instance) => Ok(Some(instance)),
+            Err(error) => Box::pin(self.not_created(hold, error)).await.map(|()| None),
+        }
+    }
+
+    /// `Ok` where the worker has failed for good, which is then the record.
+    async fn not_created(&self, hold: &mut Hold, error: ProviderError) -> Result<(), Stop> {
         match error.class.standing() {
             Standing::Final => {
                 let stored = hold.advance(&self.journal, Step::Fail(error.fault()), self.now()).await;
@@ -43,12 +47,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                     // An earlier try may have come further than this one, and died before it could write so.
                     self.undo(hold.worker(), None).await?;
                 }
-                Ok(None)
+                Ok(())
             }
             Standing::Counted if hold.worker().attempts + 1 >= MAX_IDLE_TRIES => {
                 self.stalled(hold, &error, true).await?;
                 let refusal = Self::exhausted(hold.worker());
-                self.close(hold, refusal).await.map(|()| None)
+                self.close(hold, refusal).await
             }
             Standing::Counted => {
                 self.stalled(hold, &error, true).await?;

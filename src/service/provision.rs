@@ -11,7 +11,7 @@ use crate::crash::{self, CrashPoint};
 use crate::domain::{EndedBy, Reason, Refusal, RegistrationStatus, State, Step, Worker};
 use crate::journal::Journal;
 use crate::provider::{Instance, WorkerProvider};
-use crate::registration::{Registered, RegistrationConfig, WorkerRegistrationPort};
+use crate::registration::{RegisterWorker, Registered, RegistrationConfig, WorkerRegistrationPort};
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// One try of a provision. Safe to call again, and at once from several replicas: see [`Ending`].
@@ -49,7 +49,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return self.outcome(hold, told).await;
         }
         // A replica died between `provisioned` and the outcome: the instance is there, the scheduler may have been told.
-        let told = self.register(hold.worker(), registration).await;
+        let told = self.register(RegisterWorker::from(hold.worker()), registration).await;
         self.outcome(hold, Some(told)).await
     }
 
@@ -68,10 +68,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let stored = hold.store(&self.journal, next).await;
             return self.or_undo(hold, stored, Some(&instance_id)).await.map(|()| None);
         }
-        let announced = next.clone();
+        let announced = RegisterWorker::from(&next);
         let both = {
             let stored = pin!(hold.store(&self.journal, next));
-            let told = pin!(self.register(&announced, registration));
+            let told = pin!(self.register(announced, registration));
             match select(stored, told).await {
                 Either::Left((Ok(()), told)) => {
                     crash::point(CrashPoint::CreatedStored);
@@ -119,11 +119,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         instance_id: Option<&str>,
     ) -> Result<(), Stop> {
         match stored {
-            Ok(()) => return Ok(()),
-            Err(HoldError::Lost) => {}
-            Err(HoldError::Away(why)) => return Err(Stop::Later(why)),
-            Err(HoldError::Refused(refused)) => return Err(Stop::Later(refused.to_string())),
+            Ok(()) => Ok(()),
+            // Rare, and larger than the way above: not carried along by every command in hand.
+            Err(HoldError::Lost) => Box::pin(self.lost(hold, instance_id)).await,
+            Err(HoldError::Away(why)) => Err(Stop::Later(why)),
+            Err(HoldError::Refused(refused)) => Err(Stop::Later(refused.to_string())),
         }
+    }
+
+    async fn lost(&self, hold: &Hold, instance_id: Option<&str>) -> Result<(), Stop> {
         let Some(head) = self.journal.head(&hold.worker().key()).await? else {
             return Err(Stop::Later("the worker's events are gone from the log".into()));
         };
@@ -175,6 +179,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if self.journal.admits(&hold.worker().key(), hold.sequence(), max).await? {
             return Ok(());
         }
+        Box::pin(self.not_admitted(hold, max)).await
+    }
+
+    async fn not_admitted(&self, hold: &mut Hold, max: usize) -> Result<(), Stop> {
         let refusal = Self::pool_is_full(hold.worker().pool.as_str(), max);
         let step = Step::Terminate(EndedBy {
             command_id: Some(hold.worker().command_id.clone()),

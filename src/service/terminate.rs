@@ -15,7 +15,7 @@ use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::retry::{self, Unregistered};
 use crate::registration::{
-    Registered, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
+    RegisterWorker, Registered, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
 };
 
 /// How often the head may change under a terminate before it comes back later.
@@ -182,17 +182,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Tells the scheduler that the worker is there, as often as the settings say.
-    pub(super) async fn register(&self, worker: &Worker, config: &RegistrationConfig) -> Registered {
+    pub(super) async fn register(&self, request: RegisterWorker, config: &RegistrationConfig) -> Registered {
         let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
-        let signals = self.signals(&worker.pool);
+        let (signals, worker_id) = (self.signals(&request.pool), request.worker_id.clone());
         let begun = tokio::time::Instant::now();
         let mut attempt = 0;
         let on_attempt = |answer: &Result<(), RegistrationError>| {
             attempt += 1;
-            signals.registration_attempt(&worker.worker_id, attempt, answer);
+            signals.registration_attempt(&worker_id, attempt, answer);
         };
-        let try_timeout = self.config.scheduler_try_timeout;
-        let told = retry::register(port, worker, config, try_timeout, || self.now(), on_attempt).await;
+        let told =
+            retry::register(port, request, config, self.config.scheduler_try_timeout, || self.now(), on_attempt).await;
         signals.registration_took(begun.elapsed());
         told
     }

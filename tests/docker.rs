@@ -12,6 +12,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use enlist::domain::{CommandId, ErrorClass, Labels, Pool, Prefix, SpecHash, WorkerId, WorkerKey, WorkerSpec};
+use enlist::provider::contract::{Outcome, Subject, check};
 use enlist::provider::docker::DockerProvider;
 use enlist::provider::{Instance, LaunchRequest, WorkerProvider};
 use futures_util::{StreamExt, TryStreamExt, future};
@@ -191,6 +192,28 @@ async fn another_command_or_another_content_is_a_conflict_and_touches_nothing() 
         assert_eq!(refused.class, ErrorClass::Conflict, "{refused}");
     }
     assert_eq!(fleet.create(&asked).await, made);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_docker_provider_holds_the_contract() {
+    let (Some(fleet), Some(other)) = (Fleet::new().await, Fleet::new().await) else { return };
+    let provider = |fleet: &Fleet| DockerProvider::connect(&fleet.prefix, &images::host()).unwrap();
+    let (pool, other_pool) = (Pool::new("pool-a").unwrap(), Pool::new("pool-b").unwrap());
+    let mut spec = sleeper("pool-a", "w").spec;
+    spec.labels = Labels::from([("zone".to_owned(), "a b=c".to_owned())]);
+    let report = check(&Subject {
+        replica: &|| provider(&fleet),
+        other_fleet: &|| provider(&other),
+        pool: &pool,
+        other_pool: &other_pool,
+        spec: &spec,
+        grace: GRACE,
+    })
+    .await;
+    assert!(report.passed(), "{report}");
+    let waived = report.checks.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Waived(_))).count();
+    assert_eq!(waived, 1, "only the inventory is not asked of it: {report}");
+    assert!(fleet.containers().await.is_empty() && other.containers().await.is_empty(), "the suite leaves something");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Auth, AuthError, Client, ConnectOptions, Event};
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::watch;
 
 use crate::config::NatsConfig;
@@ -183,13 +183,45 @@ fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     } else if let Some(token) = &config.token {
         return Ok(ConnectOptions::with_token(token.expose().to_owned()));
     } else {
-        return Ok(ConnectOptions::new());
+        return Ok(match in_url(&config.url) {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        });
     };
     let source = Arc::new(source);
     Ok(ConnectOptions::with_auth_callback(move |nonce| {
         let source = Arc::clone(&source);
         async move { source.read(&nonce).map_err(AuthError::new) }
     }))
+}
+
+/// User and password, or a token alone, of the first URL that carries them: the client passes over what stands in a URL.
+fn in_url(urls: &str) -> Option<(String, Option<String>)> {
+    urls.split(',').find_map(|url| {
+        let server: ServerAddr = url.trim().parse().ok()?;
+        Some((decoded(server.username()?), server.password().map(decoded)))
+    })
+}
+
+/// Text of a URL without its percent signs.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match escaped.filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 enum Source {
@@ -249,6 +281,14 @@ mod tests {
         assert_eq!(shown("nats://bob:s3cret@a:4222, tls://b:4222"), "nats://***@a:4222,tls://b:4222");
         assert_eq!(shown("token@host"), "***@host");
         assert_eq!(shown("nats://a:p@ss@h"), "nats://***@h");
+    }
+
+    #[test]
+    fn credentials_of_a_url_are_used() {
+        let pair = |user: &str, password: &str| Some((user.to_owned(), Some(password.to_owned())));
+        assert_eq!(in_url("nats://a:4222, tls://bob:p%40ss%2@b:4222"), pair("bob", "p@ss%2"));
+        assert_eq!(in_url("nats://s3cret@a"), Some(("s3cret".to_owned(), None)));
+        assert_eq!(in_url("nats://a:4222"), None);
     }
 
     #[test]

@@ -9,7 +9,13 @@ use crate::telemetry::{install_metrics, keep_watchdog, notify_ready, notify_stop
 pub(super) async fn run(config: Config) -> Exit {
     let metrics = install_metrics();
     register_all(&config);
-    let replica = match Replica::start(&config, Some(metrics)).await {
+    // Listens from the start on: a signal that comes before anybody listens ends the process without a drain.
+    let mut stop = tokio::spawn(super::told_to_stop());
+    let started = tokio::select! {
+        started = Replica::start(&config, Some(metrics)) => started,
+        _ = &mut stop => return Exit::Done,
+    };
+    let replica = match started {
         Ok(replica) => replica,
         Err(error) => {
             eprintln!("enlist: {error}");
@@ -23,7 +29,7 @@ pub(super) async fn run(config: Config) -> Exit {
     );
     notify_ready();
     let watchdog = tokio::spawn(keep_watchdog());
-    super::told_to_stop().await;
+    let _ = stop.await;
     tracing::info!(within = ?config.limits.drain, "draining");
     notify_stopping();
     watchdog.abort();

@@ -105,8 +105,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         for (key, head) in free {
             match self.open(claim, &key, head.as_ref()).await {
                 Ok(hold) => return Ok(Position::Held(hold)),
-                // Another command was quicker: try the next host.
-                Err(AppendError::Conflict) => {}
+                // Another command was quicker: try the next host. Or another copy of this one, which has its host then.
+                Err(AppendError::Conflict) => {
+                    let head = self.journal.head(&key).await?;
+                    if head.is_some_and(|head| head.worker.command_id == order.command_id) {
+                        return self.claim_named(claim, key.worker_id).await;
+                    }
+                }
                 Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
             }
         }

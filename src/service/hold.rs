@@ -59,6 +59,12 @@ impl Hold {
         self.sequence
     }
 
+    /// Whether it is another try of this very message that has written `head`. Where it is not, nobody else settles the
+    /// message, and it has to come back.
+    pub(super) fn is_passed_on_to(&self, head: &Entry) -> bool {
+        self.writer.message == head.writer.message
+    }
+
     pub(super) fn into_worker(self) -> Worker {
         self.worker
     }

@@ -127,7 +127,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         crash::point(CrashPoint::Removed);
         match hold.advance(&self.journal, Step::Terminated, self.now()).await {
             Ok(()) => {}
-            Err(HoldError::Lost) => return Err(Stop::Superseded),
+            Err(HoldError::Lost) => return Err(self.lost(hold).await),
             Err(error) => return Err(Stop::Later(error.to_string())),
         }
         crash::point(CrashPoint::TerminatedStored);
@@ -150,8 +150,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         match hold.advance(&self.journal, Step::Stalled { fault: error.fault(), counted }, self.now()).await {
             Ok(()) if hold.worker().attempts >= MAX_IDLE_TRIES => Err(Self::exhausted(hold.worker()).into()),
-            Err(HoldError::Lost) => Err(Stop::Superseded),
+            Err(HoldError::Lost) => Err(self.lost(hold).await),
             Ok(()) | Err(HoldError::Away(_) | HoldError::Refused(_)) => Err(error.into()),
+        }
+    }
+
+    /// What becomes of a command whose worker another one ends: a redelivery of the same message settles it, but if it
+    /// was another command, say one that forces, this one comes back for the final event.
+    async fn lost(&self, hold: &Hold) -> Stop {
+        match self.journal.head(&hold.worker().key()).await {
+            Ok(Some(head)) if hold.is_passed_on_to(&head) => Stop::Superseded,
+            Ok(_) => Stop::Wait("another command has the worker in hand"),
+            Err(error) => error.into(),
         }
     }
 

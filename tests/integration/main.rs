@@ -1,6 +1,18 @@
 //! Everything that needs a real broker, in one binary: it links once and shares what it starts.
+// An unwrap that fails is how a test says so.
+#![allow(clippy::unwrap_used)]
 
 mod broker;
+mod objects;
+mod outage;
+mod provision;
+mod refusals;
+mod registration;
+mod repetition;
+mod requests;
+mod start;
+mod terminate;
+mod world;
 
 use async_nats::jetstream;
 use broker::{Broker, Kind};

@@ -1,9 +1,5 @@
 //! The scheduler's port over NATS, against the demo scheduler and against ones that misbehave.
 
-#![allow(clippy::unwrap_used)]
-
-mod nats;
-
 use std::time::Duration;
 
 use async_nats::Client;
@@ -18,8 +14,9 @@ use enlist::registration::{
 };
 use futures_util::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use nats::Server;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::broker::Broker;
 
 /// A server, a connection to it, and the port under test.
 struct World {
@@ -27,12 +24,12 @@ struct World {
     requests: Requests,
     subjects: SchedulerConfig,
     port: NatsScheduler,
-    _server: Server,
+    _server: Broker,
 }
 
 impl World {
     async fn new() -> Self {
-        let server = Server::start();
+        let server = Broker::process().await;
         let client = async_nats::connect(server.url()).await.unwrap();
         let requests = Requests::start(client.clone()).await.unwrap();
         let subjects = SchedulerConfig {

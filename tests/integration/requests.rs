@@ -1,9 +1,5 @@
 //! Requests over one reply subscription, against a real server.
 
-#![allow(clippy::unwrap_used)]
-
-mod nats;
-
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Subscriber};
@@ -11,12 +7,13 @@ use bytes::Bytes;
 use enlist::bus::requests::{RequestError, Requests};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use nats::Server;
+
+use crate::broker::Broker;
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
-async fn connect(server: &Server) -> (Client, Requests) {
+async fn connect(server: &Broker) -> (Client, Requests) {
     let client = async_nats::connect(server.url()).await.unwrap();
     let requests = Requests::start(client.clone()).await.unwrap();
     (client, requests)
@@ -43,7 +40,7 @@ fn text(text: &'static str) -> Bytes {
 
 #[tokio::test]
 async fn a_reply_reaches_its_request_with_headers_and_without() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let mut subscriber = listen(&client, "ask").await;
     let responder = async {
@@ -66,7 +63,7 @@ async fn a_reply_reaches_its_request_with_headers_and_without() {
 
 #[tokio::test]
 async fn a_subject_that_nobody_listens_on_is_told_at_once() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (_, requests) = connect(&server).await;
     assert_eq!(requests.send("nobody", None, text(""), LONG).await.unwrap_err(), RequestError::NoResponders);
     assert_eq!(requests.waiting(), 0);
@@ -74,7 +71,7 @@ async fn a_subject_that_nobody_listens_on_is_told_at_once() {
 
 #[tokio::test]
 async fn a_request_that_times_out_or_is_dropped_leaves_nothing_behind() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let _silent = listen(&client, "silent").await;
     assert_eq!(requests.send("silent", None, text(""), SHORT).await.unwrap_err(), RequestError::TimedOut);
@@ -89,7 +86,7 @@ async fn a_request_that_times_out_or_is_dropped_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_late_reply_never_reaches_the_next_request_in_the_same_slot() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let mut subscriber = listen(&client, "slow").await;
     assert_eq!(requests.send("slow", None, text("first"), SHORT).await.unwrap_err(), RequestError::TimedOut);
@@ -106,7 +103,7 @@ async fn a_late_reply_never_reaches_the_next_request_in_the_same_slot() {
 
 #[tokio::test]
 async fn ten_thousand_requests_at_once_each_get_their_own_reply() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let subscriber = listen(&client, "echo").await;
     let responder = tokio::spawn(echo(client.clone(), subscriber));
@@ -127,7 +124,7 @@ async fn ten_thousand_requests_at_once_each_get_their_own_reply() {
 
 #[tokio::test]
 async fn what_cannot_be_sent_is_told_apart_from_a_broken_connection() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let large = Bytes::from(vec![0; client.max_payload() + 1]);
     for (subject, body) in [("large", large), ("no good", text(""))] {
@@ -139,7 +136,7 @@ async fn what_cannot_be_sent_is_told_apart_from_a_broken_connection() {
 
 #[tokio::test]
 async fn a_client_that_closes_fails_who_waits_and_who_comes_later() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let other = async_nats::connect(server.url()).await.unwrap();
     let _silent = listen(&other, "silent").await;
@@ -155,9 +152,9 @@ async fn a_client_that_closes_fails_who_waits_and_who_comes_later() {
 
 #[tokio::test]
 async fn a_broker_that_is_away_costs_the_time_out_and_is_used_again_when_it_is_back() {
-    let mut server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
-    server.stop();
+    server.kill().await;
     assert_eq!(requests.send("echo", None, text(""), SHORT).await.unwrap_err(), RequestError::TimedOut);
     // More than the client's command channel holds: publishing itself blocks, and ends with the time-out too.
     let mut flood: FuturesUnordered<_> = (0..3_000).map(|_| requests.send("echo", None, text(""), SHORT)).collect();
@@ -165,7 +162,7 @@ async fn a_broker_that_is_away_costs_the_time_out_and_is_used_again_when_it_is_b
         assert_eq!(ended.unwrap_err(), RequestError::TimedOut);
     }
     assert_eq!(requests.waiting(), 0);
-    server.start_again();
+    server.start_again().await;
     let other = async_nats::connect(server.url()).await.unwrap();
     let subscriber = listen(&other, "echo").await;
     let responder = tokio::spawn(echo(other, subscriber));
@@ -176,7 +173,7 @@ async fn a_broker_that_is_away_costs_the_time_out_and_is_used_again_when_it_is_b
 
 #[tokio::test]
 async fn the_last_handle_takes_the_subscription_with_it() {
-    let server = Server::start();
+    let server = Broker::process().await;
     let (client, requests) = connect(&server).await;
     let mut spy = listen(&client, "spy").await;
     let handle = requests.clone();

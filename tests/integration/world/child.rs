@@ -1,0 +1,116 @@
+//! A replica as a process of its own: the real binary, its log, its exit code, and its http pages.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Killed with the value that holds it.
+pub(crate) struct Child {
+    process: tokio::process::Child,
+    lines: mpsc::UnboundedReceiver<String>,
+    said: Vec<String>,
+    address: Option<SocketAddr>,
+}
+
+impl Child {
+    pub(crate) fn spawn(config: &Path, env: BTreeMap<String, String>) -> Self {
+        let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"))
+            .args(["--log-format", "json", "run", "--config"])
+            .arg(config)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (tell, lines) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                let _ = tell.send(line);
+            }
+        });
+        Self { process, lines, said: Vec::new(), address: None }
+    }
+
+    /// Waits for the line that says where its pages are.
+    pub(super) async fn listening(&mut self) {
+        let line = self.line("taking commands").await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        self.address = Some(line["http"].as_str().unwrap().parse().unwrap());
+    }
+
+    /// Waits for a line of its log that contains `part`.
+    pub(crate) async fn line(&mut self, part: &str) -> String {
+        if let Some(line) = self.said.iter().find(|line| line.contains(part)) {
+            return line.clone();
+        }
+        loop {
+            match timeout(PATIENCE, self.lines.recv()).await {
+                Ok(Some(line)) => {
+                    self.said.push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                ended => panic!("waited for {part:?} in vain ({ended:?}); it said:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// Where its pages are.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.expect("a child that listens")
+    }
+
+    /// One of its pages: status and body.
+    pub(crate) async fn page(&self, path: &str) -> (u16, String) {
+        page(self.address(), path).await.expect("a page")
+    }
+
+    /// The value of a series on its metrics page.
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let (_, text) = self.page("/metrics").await;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Asks it to end in good order.
+    pub(crate) fn terminate(&self) {
+        let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap())).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Its exit code (`None` where a signal ended it) and everything that it said.
+    pub(crate) async fn exit(mut self) -> (Option<i32>, String) {
+        let status = timeout(PATIENCE, self.process.wait()).await.expect("an end").unwrap();
+        while let Some(line) = self.lines.recv().await {
+            self.said.push(line);
+        }
+        (status.code(), self.said.join("\n"))
+    }
+}
+
+/// A page of a replica: status and body; `None` where nobody listens.
+pub(crate) async fn page(at: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(at).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}

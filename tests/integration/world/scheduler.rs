@@ -1,0 +1,174 @@
+//! A scheduler that does as it is told and keeps a journal of what it was asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use async_nats::{Client, Message, Subscriber};
+use enlist::domain::Prefix;
+use enlist::wire::scheduler::{RegisterRequest, UnregisterRequest};
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What the scheduler answers to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Accept,
+    Reject,
+    /// Ask again in so many milliseconds.
+    Busy(u64),
+    /// Nothing.
+    Silent,
+    /// What is no JSON.
+    Unreadable,
+}
+
+/// What the scheduler was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    Register(RegisterRequest),
+    Unregister(UnregisterRequest),
+}
+
+/// See the module. Accepts all until told otherwise.
+pub(crate) struct Scheduler {
+    client: Client,
+    register: String,
+    unregister: String,
+    state: Arc<Mutex<State>>,
+    news: Arc<Notify>,
+    listening: Mutex<Listening>,
+}
+
+#[derive(Default)]
+struct Listening {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct State {
+    register: Script,
+    unregister: Script,
+    journal: Vec<Asked>,
+}
+
+/// These answers first, then always the last one.
+struct Script {
+    first: VecDeque<Answer>,
+    then: Answer,
+}
+
+impl Script {
+    fn new(first: &[Answer], then: Answer) -> Self {
+        Self { first: first.iter().copied().collect(), then }
+    }
+
+    fn next(&mut self) -> Answer {
+        self.first.pop_front().unwrap_or(self.then)
+    }
+}
+
+impl Scheduler {
+    pub(super) async fn listen(client: &Client, prefix: &Prefix, news: Arc<Notify>) -> Self {
+        let accepts = || Script::new(&[], Answer::Accept);
+        let scheduler = Self {
+            client: client.clone(),
+            register: format!("sched.{prefix}.register"),
+            unregister: format!("sched.{prefix}.unregister"),
+            state: Arc::new(Mutex::new(State { register: accepts(), unregister: accepts(), journal: Vec::new() })),
+            news,
+            listening: Mutex::default(),
+        };
+        scheduler.come().await;
+        scheduler
+    }
+
+    /// Answers register requests with these, then always with the last.
+    pub(crate) fn on_register(&self, first: &[Answer], then: Answer) {
+        self.state.lock().unwrap().register = Script::new(first, then);
+    }
+
+    /// Answers unregister requests with these, then always with the last.
+    pub(crate) fn on_unregister(&self, first: &[Answer], then: Answer) {
+        self.state.lock().unwrap().unregister = Script::new(first, then);
+    }
+
+    /// From here on nobody listens, and the server knows it.
+    pub(crate) async fn leave(&self) {
+        let Listening { stop, tasks } = std::mem::take(&mut *self.listening.lock().unwrap());
+        stop.cancel();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        self.known_to_the_server().await;
+    }
+
+    /// Listens again.
+    pub(crate) async fn come(&self) {
+        let stop = CancellationToken::new();
+        let register = self.client.subscribe(self.register.clone()).await.unwrap();
+        let unregister = self.client.subscribe(self.unregister.clone()).await.unwrap();
+        let register = tokio::spawn(self.answer(register, stop.clone(), |state, body| {
+            state.journal.push(Asked::Register(RegisterRequest::decode(body).ok()?));
+            Some(state.register.next())
+        }));
+        let unregister = tokio::spawn(self.answer(unregister, stop.clone(), |state, body| {
+            state.journal.push(Asked::Unregister(UnregisterRequest::decode(body).ok()?));
+            Some(state.unregister.next())
+        }));
+        *self.listening.lock().unwrap() = Listening { stop, tasks: vec![register, unregister] };
+        self.known_to_the_server().await;
+    }
+
+    /// The server reads a connection in order: once it answers this, it has read what came before.
+    async fn known_to_the_server(&self) {
+        let nobody = self.client.request(format!("{}.nobody", self.register), "".into()).await;
+        assert!(nobody.is_err());
+    }
+
+    /// Everything that it was asked, in order.
+    pub(crate) fn journal(&self) -> Vec<Asked> {
+        self.state.lock().unwrap().journal.clone()
+    }
+
+    pub(crate) fn registers(&self) -> Vec<RegisterRequest> {
+        let only = |asked| if let Asked::Register(request) = asked { Some(request) } else { None };
+        self.journal().into_iter().filter_map(only).collect()
+    }
+
+    pub(crate) fn unregisters(&self) -> Vec<UnregisterRequest> {
+        let only = |asked| if let Asked::Unregister(request) = asked { Some(request) } else { None };
+        self.journal().into_iter().filter_map(only).collect()
+    }
+
+    fn answer(
+        &self,
+        mut requests: Subscriber,
+        stop: CancellationToken,
+        next: fn(&mut State, &[u8]) -> Option<Answer>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (client, state, news) = (self.client.clone(), Arc::clone(&self.state), Arc::clone(&self.news));
+        async move {
+            while let Some(Some(Message { reply, payload, .. })) = stop.run_until_cancelled(requests.next()).await {
+                let answer = next(&mut state.lock().unwrap(), &payload).unwrap_or(Answer::Silent);
+                if let (Some(reply), Some(body)) = (reply, body(answer)) {
+                    client.publish(reply, body.into()).await.unwrap();
+                }
+                news.notify_waiters();
+            }
+            let _ = requests.unsubscribe().await;
+        }
+    }
+}
+
+/// The wire form, by hand: the contract's, not that of enlist's own types.
+fn body(answer: Answer) -> Option<String> {
+    match answer {
+        Answer::Accept => Some(r#"{"status":"accepted"}"#.into()),
+        Answer::Reject => Some(r#"{"status":"rejected","code":"banned","message":"not here"}"#.into()),
+        Answer::Busy(after) => Some(format!(r#"{{"status":"busy","retry_after_ms":{after}}}"#)),
+        Answer::Silent => None,
+        Answer::Unreadable => Some("yes, gladly".into()),
+    }
+}

@@ -1,5 +1,8 @@
 //! A replica as a process of its own, so that it can die as one.
 
+// One harness for two test binaries; not each uses all of it.
+#![allow(dead_code)]
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child as Guard, ExitStatus, Stdio};

@@ -50,10 +50,10 @@ impl Fleet {
         let [register, unregister, list] = ["register", "unregister", "list"].map(|verb| subject(prefix, verb));
         let settings = format!(
             "prefix = \"{prefix}\"\n[nats]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.process]\nstate_dir = {:?}\n[sweep]\ninterval = \"12h\"\n\
+             [providers.process]\nstate_dir = \"{}\"\n[sweep]\ninterval = \"12h\"\n\
              [scheduler]\nregister = \"{register}\"\nunregister = \"{unregister}\"\nlist = \"{list}\"\n\
              [pools.{POOL}]\n{}{more}\n",
-            folder.path().join("state"),
+            folder.path().join("state").display(),
             home.settings(),
         );
         std::fs::write(folder.path().join("enlist.toml"), settings).expect("the settings");

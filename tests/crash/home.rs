@@ -46,10 +46,11 @@ impl Home {
     /// The pool's settings.
     pub(crate) fn settings(&self) -> String {
         let (book, life) = (self.book(), self.folder.join("life"));
+        let (book, life) = (book.display(), life.display());
         match self.provider {
-            Provider::Null => format!("provider = \"null\"\nstate_file = {book:?}\n"),
+            Provider::Null => format!("provider = \"null\"\nstate_file = \"{book}\"\n"),
             Provider::Process => format!(
-                "provider = \"process\"\ncommand = [\"sh\", \"-c\", '''{WORKER}''']\nenv = {{ BOOK = {book:?}, LIFE = {life:?} }}\n"
+                "provider = \"process\"\ncommand = [\"sh\", \"-c\", '''{WORKER}''']\nenv = {{ BOOK = \"{book}\", LIFE = \"{life}\" }}\n"
             ),
         }
     }

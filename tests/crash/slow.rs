@@ -123,13 +123,13 @@ async fn stopped_while_terminating(url: &str) -> Result<Vec<String>, String> {
 #[ignore = "waits for the ack wait of a replica that stands still"]
 async fn a_replica_that_stood_still_loses_its_race_and_undoes_nothing_of_the_other_s() {
     let broker = Broker::shared().await;
-    let all = async {
+    let all = Box::pin(async {
         tokio::join!(
             stopped_while_creating(broker.url()),
             stopped_while_registering(broker.url()),
             stopped_while_terminating(broker.url()),
         )
-    };
+    });
     let (create, register, terminate) = tokio::time::timeout(Duration::from_secs(300), all).await.expect("an end");
     let mut found = Vec::new();
     for (what, result) in [("creating", create), ("registering", register), ("terminating", terminate)] {

@@ -36,7 +36,7 @@ pub(super) fn what_lives_is_what_the_record_says(history: &History, found: &mut 
         let (state, instance) = (record.state(), record.text("instance_id"));
         match alive.get(worker) {
             Some(alive) if record.is_final() => {
-                found.push(format!("{worker}: {state}, and its instance {alive} lives"))
+                found.push(format!("{worker}: {state}, and its instance {alive} lives"));
             }
             Some(alive) if *alive != instance => {
                 found.push(format!("{worker}: {state} as {instance:?}, and {alive} lives"));

@@ -27,15 +27,14 @@ pub(super) fn every_event_is_of_a_command_that_was_sent(history: &History, found
 pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<String>) {
     let mut groups: BTreeMap<(&str, &str), Vec<&Command>> = BTreeMap::new();
     for command in &history.commands {
-        match &command.id {
-            Some(id) => groups.entry((command.verb, id)).or_default().push(command),
-            None => {
-                let sequence = command.sequence.to_string();
-                let letters = history.dead.iter().filter(|letter| letter.header("Enlist-Sequence") == sequence).count();
-                if letters != 1 {
-                    found.push(format!("the unreadable command {sequence}: {letters} dead letters, expected 1"));
-                }
-            }
+        if let Some(id) = &command.id {
+            groups.entry((command.verb, id)).or_default().push(command);
+            continue;
+        }
+        let sequence = command.sequence.to_string();
+        let letters = history.dead.iter().filter(|letter| letter.header("Enlist-Sequence") == sequence).count();
+        if letters != 1 {
+            found.push(format!("the unreadable command {sequence}: {letters} dead letters, expected 1"));
         }
     }
     for ((verb, id), copies) in groups {

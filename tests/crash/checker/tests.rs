@@ -244,7 +244,7 @@ const WRONG: [Wrong; 50] = [
     }),
     ("provision c-b: outcomes [], dead letters []; expected 1", |h| h.events.truncate(8)),
     ("provision c-b: outcomes [\"registered (9)\"], dead letters [\"conflict\"]; expected 1", |h| {
-        letter(h, 1, "conflict")
+        letter(h, 1, "conflict");
     }),
     ("provision c-c: 2 dead letters of one command", |h| letter(h, 3, "not_allowed")),
     ("the unreadable command 5: 0 dead letters", |h| drop(h.dead.pop())),

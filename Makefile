@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint doc deny compose-config broker venv bench image up schemas clean
+.PHONY: help run test test-slow check fmt lint doc deny compose-config broker venv bench image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -15,6 +15,9 @@ run: broker ## See it work: a broker if none is given, a demo scheduler, enlist,
 
 test: venv ## All tests
 	$(CARGO) test --locked --features crash-points $(ARGS)
+
+test-slow: venv ## The tests that wait for several ack waits: three minutes
+	$(CARGO) test --locked --features crash-points --test crash -- --ignored $(ARGS)
 
 check: fmt lint doc deny compose-config test ## All that must hold before a commit lands
 

@@ -9,6 +9,10 @@ pub enum CrashPoint {
     Claimed,
     /// A takeover is stored, the provider has not been called again.
     TakenOver,
+    /// The process provider has written what it is about to start, and has not started it.
+    ProcessIntentWritten,
+    /// The process runs, its pid is written nowhere.
+    ProcessSpawned,
     /// The instance exists, its event is not stored.
     Created,
     /// `provisioned` is stored; a register request may be under way.
@@ -27,6 +31,8 @@ pub enum CrashPoint {
     Removed,
     /// `terminated` is stored, the command is not acked.
     TerminatedStored,
+    /// A provision finds its worker ended: the scheduler has been told once more, the instance has not been looked for.
+    UndoUnregistered,
     /// A command is refused, its dead letter is not stored.
     Refused,
     /// The dead letter is stored, the command is not acked.
@@ -35,10 +41,12 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point, for the test that walks them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::ProvisionReceived,
         Self::Claimed,
         Self::TakenOver,
+        Self::ProcessIntentWritten,
+        Self::ProcessSpawned,
         Self::Created,
         Self::CreatedStored,
         Self::Registered,
@@ -48,6 +56,7 @@ impl CrashPoint {
         Self::Unregistered,
         Self::Removed,
         Self::TerminatedStored,
+        Self::UndoUnregistered,
         Self::Refused,
         Self::DeadLetterStored,
     ];

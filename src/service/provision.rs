@@ -152,6 +152,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // A registration that is on record was on record before the terminate, which has taken it back itself.
         if ending.registration.status == RegistrationStatus::Pending {
             self.unregister(ending, self.config.grace, true).await;
+            crash::point(CrashPoint::UndoUnregistered);
         }
         self.remove_instance(ending, instance_id, self.config.grace).await?;
         Ok(())

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::off_thread::off_thread;
 use super::recorded::Recorded;
 use super::{Instance, LaunchRequest, ProviderError, WorkerProvider};
+use crate::crash::{self, CrashPoint};
 use crate::domain::{ErrorClass, Pool, Prefix, WorkerKey};
 use group::Group;
 pub use home::Exit;
@@ -183,7 +184,9 @@ impl Inner {
         // Written before the spawn: a crash between the two leaves a name to search /proc for, never a process that
         // nobody knows.
         let file = slot.write_intent(intent)?;
+        crash::point(CrashPoint::ProcessIntentWritten);
         let mut child = launch::spawn(request, intent, &self.passed_on, log)?;
+        crash::point(CrashPoint::ProcessSpawned);
         let recorded = match child.id().and_then(|pid| i32::try_from(pid).ok()) {
             Some(pid) => {
                 Born::now(pid, boot).map_err(|fault| proc_trouble(&fault)).and_then(|born| file.write_born(&born))

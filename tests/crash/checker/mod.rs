@@ -1,0 +1,36 @@
+//! The one checker: holds CONTRACT.md section 9 over what one pool left behind, whatever crashed on the way.
+//!
+//! It reads bytes and JSON, not the crate's own types, so that a mistake of those does not hide itself. Each rule has a
+//! hand-made history in `tests` that breaks it and nothing else.
+
+mod history;
+mod instances;
+mod outcomes;
+mod records;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use history::{Acked, Asked, Command, DeadLetter, Event, History, Kind, Step};
+
+/// Every violation, as a line that says which worker or command, what was found and what had to be.
+pub(crate) fn violations(history: &History) -> Vec<String> {
+    let mut found = Vec::new();
+    let rules: [fn(&History, &mut Vec<String>); 12] = [
+        records::attributes_are_those_of_the_contract,
+        records::revs_have_no_gap,
+        records::epochs_never_fall,
+        records::states_follow_each_other,
+        records::an_allocation_keeps_what_made_it,
+        outcomes::every_event_is_of_a_command_that_was_sent,
+        outcomes::every_command_has_one_outcome,
+        outcomes::dead_letters_say_what_they_are,
+        outcomes::nothing_is_left_and_nothing_was_acked_early,
+        instances::one_instance_lives_at_a_time,
+        instances::what_lives_is_what_the_record_says,
+        instances::the_scheduler_is_told_in_order,
+    ];
+    for rule in rules {
+        rule(history, &mut found);
+    }
+    found
+}

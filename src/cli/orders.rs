@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, HeaderValue, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, select_all};
@@ -139,7 +139,7 @@ fn read(message: Message) -> Option<Told> {
     let pool = tokens.next()?.to_owned();
     let command_id = tokens.nth(1).and_then(|token| CommandId::new(token).ok()).filter(|id| id.as_str() != "_");
     let headers = headers.unwrap_or_default();
-    let letter = DeadLetter::decode(|name| headers.get(name).map(|value| value.as_str()), payload).ok()?;
+    let letter = DeadLetter::decode(|name| headers.get(name).map(HeaderValue::as_str), payload).ok()?;
     Some(Told::Dead { command_id, pool, letter: Box::new(letter) })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Stdout, Write as _, stdout};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,6 +15,7 @@ use crate::wire::dead_letter::DeadLetter;
 
 /// Standard output, and what has been seen of each worker: a step's line says how long the step took.
 pub(super) struct Page {
+    out: Stdout,
     colour: bool,
     zone: TimeZone,
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
@@ -31,13 +32,13 @@ enum Tone {
 
 impl Page {
     pub(super) fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && config::colour_wanted();
-        Self { colour, zone: TimeZone::system(), workers: BTreeMap::new() }
+        let colour = stdout().is_terminal() && config::colour_wanted();
+        Self { out: stdout(), colour, zone: TimeZone::system(), workers: BTreeMap::new() }
     }
 
     /// A line as it is. A reader that has gone away is no failure.
     pub(super) fn say(&self, text: impl AsRef<str>) {
-        let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+        let _ = writeln!(&self.out, "{}", text.as_ref());
     }
 
     /// A line that heads what follows.

@@ -74,21 +74,14 @@ impl Server {
         // A group of its own: an interrupt at the terminal is for this process, which then ends the broker last.
         let guard = command.process_group(0).spawn().with_context(|| format!("cannot start {what}"))?;
         let mut server = Self { guard, url: format!("nats://127.0.0.1:{port}"), told: String::new() };
-        match server.answers(port, &name, patience).await {
-            Some(version) => {
-                server.told = format!("nats-server {version} ({what}) at {}, its store in {place}", server.url);
-                Ok(server)
-            }
-            None => {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                let last: Vec<&str> = said.lines().rev().take(5).collect();
-                let last = last.into_iter().rev().fold(String::new(), |mut text, line| {
-                    let _ = write!(text, "\n  {}", crate::text::cut(line, 200));
-                    text
-                });
-                bail!("{what} does not answer at {}; the last that it said:{last}", server.url)
-            }
-        }
+        let Some(version) = server.answers(port, &name, patience).await else {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let last: Vec<String> = said.lines().rev().take(5).map(|line| crate::text::cut(line, 200)).collect();
+            let last = last.into_iter().rev().fold(String::new(), |text, line| text + "\n  " + &line);
+            bail!("{what} does not answer at {}; the last that it said:{last}", server.url)
+        };
+        server.told = format!("nats-server {version} ({what}) at {}, its store in {place}", server.url);
+        Ok(server)
     }
 
     /// Its version, once it greets; `None` where it ended or took too long. The name tells it from another program's
@@ -165,9 +158,9 @@ async fn find() -> anyhow::Result<Kind> {
 }
 
 /// Whether a binary is a nats-server that is new enough; else why not.
-async fn of(path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    let asked = Command::new(path).arg("--version").stdin(Stdio::null()).output();
+async fn of(binary: &Path) -> Result<(), String> {
+    let shown = binary.display();
+    let asked = Command::new(binary).arg("--version").stdin(Stdio::null()).output();
     let answer = match timeout(Duration::from_secs(10), asked).await {
         Ok(Ok(answer)) => String::from_utf8_lossy(&answer.stdout).into_owned(),
         Ok(Err(error)) => return Err(format!("{shown}: {error}")),

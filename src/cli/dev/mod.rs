@@ -205,7 +205,9 @@ impl Dev {
         self.page.table();
         if !missing.is_empty() {
             self.page.head("\nwithout an outcome");
-            missing.iter().for_each(|why| self.page.say(format!("  {why}")));
+            for why in &missing {
+                self.page.say(format!("  {why}"));
+            }
         }
         if once {
             return if missing.is_empty() { Exit::Done } else { Exit::Failed };
@@ -303,6 +305,10 @@ impl Dev {
             if timeout(FAREWELL, all_gone).await.is_err() {
                 self.page.say(format!("not all of them are gone within {FAREWELL:?}"));
             }
+        }
+        let left = self.page.workers.values().filter(|worker| live(worker.state)).count();
+        if left > 0 {
+            self.page.say(format!("{left} workers of others live on; enlist terminate ends them"));
         }
         let Self { replica, scheduler, server, folder, .. } = self;
         replica.drain().await;

@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a file imports its own layer and those below it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "main",
     "cli",
+    "replica",
     "worker",
     "http",
     "handle",
@@ -252,6 +253,8 @@ fn what_is_pinned_in_two_places_agrees() {
     let version = pinned.split_whitespace().next().unwrap();
     let compose = read("docker-compose.yml");
     assert!(compose.contains(&format!("image: nats:{version}-alpine\n")), "docker-compose.yml runs nats {version}");
+    let dev = read("src/cli/dev/broker.rs");
+    assert!(dev.contains(&format!("\"nats:{version}-alpine\"")), "src/cli/dev/broker.rs runs nats {version}");
     let changelog = read("CHANGELOG.md");
     let release = concat!("## [", env!("CARGO_PKG_VERSION"), "]");
     assert!(changelog.contains(release), "CHANGELOG.md has no `{release}`");

@@ -147,7 +147,9 @@ pub fn shown(urls: &str) -> String {
     urls.split(',').map(|url| hide(url.trim())).collect::<Vec<_>>().join(",")
 }
 
-fn version(text: &str) -> Option<(u64, u64, u64)> {
+/// The numbers of a version such as `2.14.0-RC.1`.
+#[must_use]
+pub fn version(text: &str) -> Option<(u64, u64, u64)> {
     let core = text.split(['-', '+']).next()?;
     let mut parts = core.split('.').map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??, parts.next()??))

@@ -4,7 +4,11 @@ mod bench;
 mod check_config;
 pub mod demo_scheduler;
 mod demo_worker;
+mod dev;
 mod healthcheck;
+mod orders;
+mod page;
+mod provision;
 mod run;
 
 use std::path::PathBuf;
@@ -13,14 +17,17 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, ConfigError, Flags, Loaded, from_process};
-use crate::telemetry::{LogFormat, init_logging};
+use crate::config::{Config, ConfigError, ConfigFile, Flags, Loaded, from_process};
+use crate::telemetry::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
+use provision::{ProvisionArgs, TerminateArgs};
 
 /// What a process ends with; the numbers are those of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
     Done,
+    /// What was asked for has not come to be: a command without a broker that takes it, without an outcome, or refused.
+    Failed,
     /// Flags or arguments cannot be understood.
     Usage,
     /// NATS cannot be reached at start.
@@ -35,6 +42,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
+            Self::Failed => 1,
             Self::Usage => 64,
             Self::Unavailable => 69,
             Self::Config => 78,
@@ -83,12 +91,18 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// The settings for a verb that serves pools.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        self.load_with(false)
+        self.load_with(false, None)
     }
 
     /// The settings for a verb that only talks to NATS, so that no pools, and no file, will do.
     pub fn load_client(&self) -> Result<Loaded, ConfigError> {
-        self.load_with(true)
+        self.load_with(true, None)
+    }
+
+    /// The settings for a demo, which brings pools of its own where there is no file.
+    fn load_demo(&self) -> Result<Loaded, ConfigError> {
+        let own = ConfigFile { name: "the pools of enlist dev".to_owned(), text: dev::POOLS.to_owned() };
+        self.load_with(false, Some(own))
     }
 
     /// How the log is written.
@@ -97,11 +111,11 @@ impl GlobalArgs {
         self.log_format
     }
 
-    fn load_with(&self, pools_optional: bool) -> Result<Loaded, ConfigError> {
+    fn load_with(&self, pools_optional: bool, otherwise: Option<ConfigFile>) -> Result<Loaded, ConfigError> {
         let Self { config, context, nats_url, prefix, log_format: _ } = self;
         let flags =
             Flags { prefix: prefix.clone(), nats_url: nats_url.clone(), context: context.clone(), pools_optional };
-        from_process(config.as_deref(), flags)
+        from_process(config.as_deref(), otherwise, flags)
     }
 }
 
@@ -111,6 +125,16 @@ enum Verb {
     CheckConfig,
     /// Take commands from NATS until told to stop
     Run,
+    /// See it work: a broker if none is given, a demo scheduler, two pools, a few commands
+    Dev {
+        /// End after the demo; exit code 0 only if every command had its outcome
+        #[arg(long)]
+        once: bool,
+    },
+    /// Ask a pool for a worker
+    Provision(ProvisionArgs),
+    /// Ask for a worker's end
+    Terminate(TerminateArgs),
     /// A scheduler that accepts every worker, for trying things out
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
@@ -135,8 +159,11 @@ fn run(cli: &Cli) -> Exit {
     match verb {
         Verb::CheckConfig => check_config::run(global),
         Verb::Run => with_config(global, run::run),
-        Verb::Bench(args) => with_client_config(global, |config| bench::run(config, args.clone())),
-        Verb::DemoScheduler => with_client_config(global, demo_scheduler::run),
+        Verb::Bench(args) => with_client_config(global, USUAL_LOG, |config| bench::run(config, args.clone())),
+        Verb::Dev { once } => start(global, dev::QUIET, global.load_demo(), |loaded| dev::run(loaded, global, *once)),
+        Verb::Provision(args) => with_client_config(global, QUIET_LOG, |config| provision::provision(config, args)),
+        Verb::Terminate(args) => with_client_config(global, QUIET_LOG, |config| provision::terminate(config, args)),
+        Verb::DemoScheduler => with_client_config(global, USUAL_LOG, demo_scheduler::run),
         Verb::DemoWorker => {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })
         }
@@ -150,25 +177,30 @@ fn run(cli: &Cli) -> Exit {
 
 /// Runs a verb that serves pools: logging first, then the settings, then a runtime for it.
 fn with_config<F: Future<Output = Exit>>(global: &GlobalArgs, verb: impl FnOnce(Config) -> F) -> Exit {
-    start(global, global.load(), verb)
+    start(global, USUAL_LOG, global.load(), |loaded| verb(loaded.config))
 }
 
 /// Runs a verb that only talks to NATS.
-fn with_client_config<F: Future<Output = Exit>>(global: &GlobalArgs, verb: impl FnOnce(Config) -> F) -> Exit {
-    start(global, global.load_client(), verb)
+fn with_client_config<F: Future<Output = Exit>>(
+    global: &GlobalArgs,
+    log: &str,
+    verb: impl FnOnce(Config) -> F,
+) -> Exit {
+    start(global, log, global.load_client(), |loaded| verb(loaded.config))
 }
 
 fn start<F: Future<Output = Exit>>(
     global: &GlobalArgs,
+    log: &str,
     loaded: Result<Loaded, ConfigError>,
-    verb: impl FnOnce(Config) -> F,
+    verb: impl FnOnce(Loaded) -> F,
 ) -> Exit {
-    if let Err(mistake) = init_logging(global.log_format) {
+    if let Err(mistake) = init_logging(global.log_format, log) {
         eprintln!("{mistake}");
         return Exit::Config;
     }
     match loaded {
-        Ok(loaded) => block_on(verb(loaded.config)),
+        Ok(loaded) => block_on(verb(loaded)),
         Err(error) => mistaken(&error),
     }
 }
@@ -223,6 +255,8 @@ mod tests {
         assert_eq!(exit_of(&["enlist", "no-such-verb"]), Exit::Usage);
         assert_eq!(exit_of(&["enlist"]), Exit::Usage);
         assert_eq!(exit_of(&["enlist", "check-config", "--config", "/no/such/file.toml"]), Exit::Config);
+        assert_eq!(exit_of(&["enlist", "provision", "No Good"]), Exit::Usage);
+        assert_eq!(Exit::Failed.code(), 1);
         assert_eq!([Exit::Done, Exit::Usage, Exit::Unavailable, Exit::Config].map(Exit::code), [0, 64, 69, 78]);
     }
 

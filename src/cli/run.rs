@@ -39,7 +39,7 @@ pub(super) async fn run(config: Config) -> Exit {
 }
 
 /// 69 where the broker is to blame, 78 where a setting is.
-fn exit_code(error: &StartError) -> Exit {
+pub(super) fn exit_code(error: &StartError) -> Exit {
     match error {
         StartError::Connect(_) | StartError::Subscribe(_) => Exit::Unavailable,
         StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => Exit::Config,

@@ -47,8 +47,12 @@ pub struct Source<'a> {
 }
 
 /// The settings of this process: the file that is named, else the one that `ENLIST_CONFIG` names, else `enlist.toml` of
-/// the working directory if it is there; its environment; and the flags.
-pub fn from_process(config_path: Option<&Path>, flags: Flags) -> Result<Loaded, ConfigError> {
+/// the working directory if it is there, else `otherwise`; its environment; and the flags.
+pub fn from_process(
+    config_path: Option<&Path>,
+    otherwise: Option<ConfigFile>,
+    flags: Flags,
+) -> Result<Loaded, ConfigError> {
     // What is not UTF-8 is kept as far as it goes: a mistake that names the variable is better than silence.
     let env: BTreeMap<String, String> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
@@ -59,7 +63,7 @@ pub fn from_process(config_path: Option<&Path>, flags: Flags) -> Result<Loaded, 
     let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     let file = match std::fs::read_to_string(&path) {
         Ok(text) => Some(ConfigFile { name: path.to_string_lossy().into_owned(), text }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => otherwise,
         Err(source) => return Err(ConfigError::Unreadable { path, source }),
     };
     load(&Source { file, env, flags, read: &|path| std::fs::read_to_string(path) }).map_err(ConfigError::Mistakes)
@@ -82,5 +86,28 @@ pub fn log_settings() -> LogSettings {
     let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let filter = ["ENLIST_LOG", "RUST_LOG"].into_iter().find_map(|name| Some((name, set(name)?)));
     let terminal = io::stderr().is_terminal();
-    LogSettings { filter, colour: terminal && set("NO_COLOR").is_none(), terminal }
+    LogSettings { filter, colour: terminal && colour_wanted(), terminal }
+}
+
+/// Programs of this host that a demo starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tools {
+    /// The nats-server that `NATS_SERVER` names.
+    pub nats_server: Option<PathBuf>,
+    /// The folders of `PATH`.
+    pub path: Vec<PathBuf>,
+}
+
+/// Where this process's environment says that programs are.
+#[must_use]
+pub fn tools() -> Tools {
+    let set = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty());
+    let path = set("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    Tools { nats_server: set("NATS_SERVER").map(PathBuf::from), path }
+}
+
+/// Whether `NO_COLOR` is unset or empty.
+#[must_use]
+pub fn colour_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }

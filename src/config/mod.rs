@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use crate::domain::{Capabilities, Pool, Prefix, WorkerId, WorkerSpec, WorkerType};
 
-pub use env::{ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, from_process, log_settings};
+pub use env::{
+    ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, Tools, colour_wanted, from_process, log_settings, tools,
+};
 pub use load::{Loaded, load};
 pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};
 

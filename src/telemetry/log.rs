@@ -16,11 +16,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts the log. The filter is `ENLIST_LOG`, else `RUST_LOG`, else `info`; one that cannot be read is a mistake like
+/// The filter of those who serve: their own at `info`, the client's at `warn`.
+pub const USUAL_LOG: &str = "info,async_nats=warn";
+/// The filter of those who answer a person at once: only what needs one.
+pub const QUIET_LOG: &str = "warn,async_nats=error";
+
+/// Starts the log. The filter is `ENLIST_LOG`, else `RUST_LOG`, else `usual`; one that cannot be read is a mistake like
 /// any other setting's. A second start in one process changes nothing.
-pub fn init_logging(format: LogFormat) -> Result<(), Mistake> {
+pub fn init_logging(format: LogFormat, usual: &str) -> Result<(), Mistake> {
     let LogSettings { filter, colour, terminal } = log_settings();
-    let filter = self::filter(filter)?;
+    let filter = self::filter(filter, usual)?;
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = match format {
         LogFormat::Auto => !terminal,
@@ -36,8 +41,8 @@ pub fn init_logging(format: LogFormat) -> Result<(), Mistake> {
     Ok(())
 }
 
-fn filter(set: Option<(&'static str, String)>) -> Result<EnvFilter, Mistake> {
-    let Some((name, text)) = set else { return Ok(EnvFilter::new("info,async_nats=warn")) };
+fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter, Mistake> {
+    let Some((name, text)) = set else { return Ok(EnvFilter::new(usual)) };
     EnvFilter::try_new(&text).map_err(|_| Mistake {
         origin: Origin::Env(name),
         setting: "log filter".to_owned(),
@@ -52,8 +57,9 @@ fn filter(set: Option<(&'static str, String)>) -> Result<EnvFilter, Mistake> {
 mod tests {
     #[test]
     fn a_filter_that_cannot_be_read_names_its_variable() {
-        let told = super::filter(Some(("ENLIST_LOG", "enlist=loud".to_owned()))).unwrap_err().to_string();
+        let told =
+            super::filter(Some(("ENLIST_LOG", "enlist=loud".to_owned())), super::USUAL_LOG).unwrap_err().to_string();
         assert!(told.starts_with("env ENLIST_LOG: log filter: found \"enlist=loud\", expected"), "{told}");
-        assert!(super::filter(None).unwrap().to_string().contains("info"));
+        assert_eq!(super::filter(None, super::USUAL_LOG).unwrap().to_string(), "info,async_nats=warn");
     }
 }

@@ -9,7 +9,7 @@ mod systemd;
 
 pub use health::{Condition, Health};
 pub use labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome};
-pub use log::{LogFormat, init_logging};
+pub use log::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
 pub use metrics::{PrometheusHandle, install_metrics, register_all};
 pub use signal::{InFlight, PoolSignals, nats_connected};
 pub use systemd::{keep_watchdog, notify_ready, notify_stopping};

@@ -17,6 +17,25 @@ fn the_example_says_what_the_defaults_say() {
 }
 
 #[test]
+fn the_settings_of_the_readme_can_be_read_and_are_the_defaults() {
+    let text = include_str!("../../../README.md").split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let told = match World::new(text).load() {
+        Ok(loaded) => loaded.config,
+        Err(mistakes) => panic!("{}", ConfigError::Mistakes(mistakes)),
+    };
+    let small = World::new(SMALL).load().unwrap().config;
+    assert_eq!(format!("{:?}", Config { pools: small.pools.clone(), ..told }), format!("{small:?}"));
+    // What is commented out has to be right as well.
+    let all = text.lines().map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")).unwrap_or(line));
+    let one_identity =
+        all.filter(|line| !line.starts_with("creds ") && !line.starts_with("nkey ") && !line.starts_with("token "));
+    let text = one_identity.collect::<Vec<_>>().join("\n");
+    if let Err(mistakes) = World::new(&text).load() {
+        panic!("{}", ConfigError::Mistakes(mistakes));
+    }
+}
+
+#[test]
 fn a_pool_is_read_with_all_it_says() {
     let loaded = World::new(EXAMPLE).load().unwrap();
     let demo = pool(&loaded, "demo");

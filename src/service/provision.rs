@@ -121,18 +121,21 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         match stored {
             Ok(()) => Ok(()),
             // Rare, and larger than the way above: not carried along by every command in hand.
-            Err(HoldError::Lost) => Box::pin(self.lost(hold, instance_id)).await,
+            Err(HoldError::Lost) => Box::pin(self.overtaken(hold, instance_id)).await,
             Err(HoldError::Away(why)) => Err(Stop::Later(why)),
             Err(HoldError::Refused(refused)) => Err(Stop::Later(refused.to_string())),
         }
     }
 
-    async fn lost(&self, hold: &Hold, instance_id: Option<&str>) -> Result<(), Stop> {
+    async fn overtaken(&self, hold: &Hold, instance_id: Option<&str>) -> Result<(), Stop> {
         let Some(head) = self.journal.head(&hold.worker().key()).await? else {
             return Err(Stop::Later("the worker's events are gone from the log".into()));
         };
+        let passed_on = || {
+            if hold.is_passed_on_to(&head) { Stop::Superseded } else { Stop::Wait("another command has the worker") }
+        };
         if head.worker.command_id != hold.worker().command_id {
-            return Err(Stop::Superseded);
+            return Err(passed_on());
         }
         match head.worker.state {
             State::Terminating | State::Terminated | State::Failed | State::Lost => {
@@ -141,7 +144,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 Err(Stop::Wait("the worker was terminated while it was being provisioned"))
             }
             State::Provisioning | State::Provisioned | State::Registered | State::RegistrationFailed => {
-                Err(Stop::Superseded)
+                Err(passed_on())
             }
         }
     }

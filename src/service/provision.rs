@@ -71,7 +71,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let announced = RegisterWorker::from(&next);
         let both = {
             let stored = pin!(hold.store(&self.journal, next));
-            let told = pin!(self.register(announced, registration));
+            // Boxed: without it every command in hand would carry the room for it from its claim on.
+            let told = Box::pin(self.register(announced, registration));
             match select(stored, told).await {
                 Either::Left((Ok(()), told)) => {
                     crash::point(CrashPoint::CreatedStored);

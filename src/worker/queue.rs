@@ -186,11 +186,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             return;
         };
         let (context, freed) = (Arc::clone(&self.context), Arc::clone(&self.freed));
-        self.context.worker.tasks.spawn(async move {
+        // Boxed once here, where the runtime would move all of it several times.
+        self.context.worker.tasks.spawn(Box::pin(async move {
             carry_out(&context, delivery).await;
             drop(room);
             freed.notify_one();
-        });
+        }));
     }
 
     /// What still comes for requests under way goes straight back, so that another replica need not wait for it.

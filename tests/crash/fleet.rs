@@ -119,7 +119,7 @@ impl Fleet {
         let waited = timeout(PATIENCE, self.acks.wait_for(all)).await.map(drop);
         if waited.is_err() {
             let open: Vec<_> = sequences.iter().filter(|sequence| !self.acks.borrow().contains_key(sequence)).collect();
-            return Err(format!("no end within {PATIENCE:?}, messages {open:?} are open: {:#?}", self.history().await));
+            return Err(format!("no end within {PATIENCE:?}, messages {open:?} are open:\n{}", self.history().await));
         }
         // The ack has passed the broker; it takes the message away a moment later.
         let deadline = Instant::now() + PATIENCE;
@@ -140,7 +140,7 @@ impl Fleet {
         let history = self.history().await;
         let mut found = violations(&history);
         if !found.is_empty() {
-            found.push(format!("{history:#?}"));
+            found.push(format!("what was there:\n{history}"));
         }
         found
     }

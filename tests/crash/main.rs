@@ -53,9 +53,11 @@ async fn die(fleet: &mut Fleet, point: CrashPoint) -> Result<(), String> {
         }
         CrashPoint::UndoUnregistered => {
             let first = fleet.replica(Some(CrashPoint::Created)).await;
-            provisions(fleet).await;
+            // Alone, so that this is the one whose instance is made and not recorded.
+            provision_two(fleet).await;
             first.died().await?;
             let second = fleet.replica(Some(point)).await;
+            other_provisions(fleet).await;
             terminate(fleet).await;
             second.died().await?;
         }
@@ -83,8 +85,16 @@ async fn die(fleet: &mut Fleet, point: CrashPoint) -> Result<(), String> {
 }
 
 async fn provisions(fleet: &mut Fleet) {
-    fleet.provision("c-one", None, &json!({})).await;
+    provision_two(fleet).await;
+    other_provisions(fleet).await;
+}
+
+async fn provision_two(fleet: &mut Fleet) {
     fleet.provision("c-two", Some("two"), &json!({})).await;
+}
+
+async fn other_provisions(fleet: &mut Fleet) {
+    fleet.provision("c-one", None, &json!({})).await;
     fleet.provision("c-quiet", Some("quiet"), &json!({ "registration": { "enabled": false } })).await;
 }
 

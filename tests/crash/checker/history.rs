@@ -170,3 +170,31 @@ impl History {
         self.events.iter().map(|event| (event.worker(), event)).collect()
     }
 }
+
+/// One line for each thing that was, for whoever has to find out why a rule is broken.
+impl std::fmt::Display for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for Command { sequence, verb, id, acked, .. } in &self.commands {
+            writeln!(f, "  sent {sequence}: {verb} {}, {acked:?}", id.as_deref().unwrap_or("_"))?;
+        }
+        for event in &self.events {
+            let (sequence, worker, state) = (event.sequence, event.worker(), event.state());
+            let [rev, epoch, attempts] = ["rev", "epoch", "attempts"].map(|name| event.number(name));
+            let (time, error) = (event.text("updated_at"), event.data("error"));
+            writeln!(
+                f,
+                "  event {sequence} {time}: {worker} {state}, rev {rev} epoch {epoch} attempts {attempts} {error}"
+            )?;
+        }
+        for DeadLetter { sequence, subject, headers, .. } in &self.dead {
+            writeln!(f, "  dead letter {sequence}: {subject} {headers:?}")?;
+        }
+        for (at, step) in self.provider.iter().enumerate() {
+            writeln!(f, "  provider {at}: {step:?}")?;
+        }
+        for Asked { kind, worker, epoch, steps } in &self.scheduler {
+            writeln!(f, "  scheduler: {kind:?} {worker} epoch {epoch}, after {steps} steps of the provider")?;
+        }
+        writeln!(f, "  alive: {:?}", self.alive)
+    }
+}

@@ -76,6 +76,11 @@ impl Puller {
         Ok(())
     }
 
+    /// Wants nothing more. What the server has sent already still comes, then [`Pulled::Closed`].
+    pub async fn close(&mut self) -> Result<(), async_nats::UnsubscribeError> {
+        self.messages.drain().await
+    }
+
     /// The next message, or the news that some will not come. Safe to drop half-way.
     pub async fn next(&mut self) -> Pulled {
         loop {

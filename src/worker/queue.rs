@@ -23,6 +23,8 @@ use crate::telemetry::{Health, PoolSignals};
 const IDLE_BATCH: usize = 16;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The server confirms within a round trip; where it is away there is nothing to hand back.
+const LONGEST_HAND_BACK: Duration = Duration::from_secs(1);
 
 /// What a queue is made of.
 pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
@@ -194,10 +196,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         }));
     }
 
-    /// What still comes for requests under way goes straight back, so that another replica need not wait for it.
+    /// What has come for requests under way goes straight back, so that another replica need not wait for it. The server
+    /// is told first that nothing more is wanted: else it would give what goes back to these same requests again.
     async fn hand_back(&mut self, puller: &mut Puller) {
-        let until = Instant::now() + Duration::from_millis(200);
-        while puller.outstanding() > 0 {
+        if puller.close().await.is_err() {
+            return;
+        }
+        let until = Instant::now() + LONGEST_HAND_BACK;
+        loop {
             match tokio::time::timeout_at(until, puller.next()).await {
                 Ok(Pulled::Message(message)) => {
                     if let Some(delivery) = Delivery::new(Arc::clone(&self.context.desk), *message) {

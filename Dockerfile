@@ -32,8 +32,9 @@ COPY --from=build /out/enlist /enlist
 # A volume that is mounted here takes over this owner.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/enlist
 USER 65532:65532
-ENV ENLIST_CONFIG=/etc/enlist/enlist.toml \
-    ENLIST_HTTP_LISTEN=0.0.0.0:8088 \
+# Where enlist.toml is looked for: a file that is named and missing would stop the verbs that need none.
+WORKDIR /etc/enlist
+ENV ENLIST_HTTP_LISTEN=0.0.0.0:8088 \
     ENLIST_STATE_DIR=/var/lib/enlist
 EXPOSE 8088
 STOPSIGNAL SIGTERM

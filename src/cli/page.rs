@@ -84,6 +84,8 @@ impl Page {
             (true, Tone::Passing) => ("\x1b[2m", "\x1b[36m", "\x1b[0m"),
             (true, Tone::Bad) => ("\x1b[2m", "\x1b[31m", "\x1b[0m"),
         };
+        // What others wrote must not reach the terminal as it is.
+        let (whom, what) = (cut(whom, 80), cut(what, 400));
         self.say(format!("  {dim}{time}{off}  {whom:<16}  {on}{state:<19}{off}  {what}"));
     }
 
@@ -105,8 +107,12 @@ impl Page {
 }
 
 fn row(worker: &Worker) -> [String; 5] {
-    let labels: Vec<String> =
-        worker.capabilities.labels.iter().map(|(name, value)| format!("{name}={}", cut(value, 20))).collect();
+    let labels: Vec<String> = worker
+        .capabilities
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{}={}", cut(name, 20), cut(value, 20)))
+        .collect();
     let instance = worker.instance_id.as_deref().map_or("-".to_owned(), short);
     [
         worker.pool.to_string(),
@@ -158,7 +164,7 @@ fn what(worker: &Worker, before: Option<&Worker>) -> String {
             let whom = ended.and_then(|ended| ended.command_id.as_ref());
             let whom = whom.map_or("by enlist itself".to_owned(), |id| format!("for command {id}"));
             let why = ended.and_then(|ended| ended.reason.as_deref());
-            why.map_or(whom.clone(), |why| format!("{whom}: {}", cut(why, 80)))
+            why.map_or(whom.clone(), |why| format!("{whom}: {why}"))
         }
         State::Terminated => match worker.ended_by.as_ref().and_then(|ended| ended.reason.as_deref()) {
             Some("unknown") => "it never was".to_owned(),

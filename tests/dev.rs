@@ -70,6 +70,7 @@ impl Running {
                 return Self { child, said };
             }
         }
+        let _ = child.wait();
         panic!("it has ended early:\n{said}");
     }
 

@@ -57,8 +57,9 @@ impl Follower {
         look(&lock(&self.0.census))
     }
 
-    pub(super) async fn live(&self) -> Result<usize, ReadError> {
-        self.reached(0).await?;
+    /// Live workers, counted once the log is known up to `sequence`.
+    pub(super) async fn live(&self, sequence: u64) -> Result<usize, ReadError> {
+        self.reached(sequence).await?;
         Ok(self.look(Census::live))
     }
 
@@ -128,8 +129,10 @@ impl Feed {
         let upto = census.sequence();
         *lock(shared) = census;
         known.send_replace(Some(upto));
-        while *limited {
-            let Some(message) = messages.next().await else { break };
+        if !*limited {
+            return Ok(());
+        }
+        while let Some(message) = messages.next().await {
             let upto = take(&mut lock(shared), &message?)?;
             known.send_replace(Some(upto));
         }

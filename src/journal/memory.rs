@@ -62,8 +62,8 @@ impl Journal for MemoryJournal {
         Ok(self.log().workers.get(key).cloned().unwrap_or_default())
     }
 
-    async fn live(&self, pool: &Pool) -> Result<usize, ReadError> {
-        Ok(self.log().pools.get(pool).map_or(0, Census::live))
+    async fn is_full(&self, pool: &Pool, max: usize) -> Result<bool, ReadError> {
+        Ok(self.log().pools.get(pool).map_or(0, Census::live) >= max)
     }
 
     async fn admits(&self, key: &WorkerKey, _sequence: u64, max: usize) -> Result<bool, ReadError> {

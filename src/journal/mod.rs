@@ -89,8 +89,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Every kept event of one worker, oldest first.
     fn history(&self, key: &WorkerKey) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send;
 
-    /// How many workers of the pool are live now.
-    fn live(&self, pool: &Pool) -> impl Future<Output = Result<usize, ReadError>> + Send;
+    /// Whether `max` or more workers of the pool are live, every event that is stored by now taken into account.
+    fn is_full(&self, pool: &Pool, max: usize) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
     /// Whether this worker is among the first `max` live ones of its pool, in the order of their claims, judged once the
     /// log is known up to `sequence`. Every replica comes to the same answer, since all read the same order.

@@ -141,7 +141,7 @@ impl Journal for NatsJournal {
     async fn head(&self, key: &WorkerKey) -> Result<Option<Entry>, ReadError> {
         let filter = self.subjects.events_of(key);
         let stored = stored::last(&self.requests, &self.api_prefix, &self.stream, &filter).await;
-        stored.map_err(|error| ReadError(error.to_string()))?.map(entry).transpose()
+        stored.map_err(|error| ReadError(error.to_string()))?.as_ref().map(entry).transpose()
     }
 
     async fn history(&self, key: &WorkerKey) -> Result<Vec<Entry>, ReadError> {
@@ -151,14 +151,22 @@ impl Journal for NatsJournal {
             let from = entries.last().map_or(1, |entry| entry.sequence + 1);
             let stored = stored::next(&self.requests, &self.api_prefix, &self.stream, &filter, from).await;
             match stored.map_err(|error| ReadError(error.to_string()))? {
-                Some(stored) => entries.push(entry(stored)?),
+                Some(stored) => entries.push(entry(&stored)?),
                 None => return Ok(entries),
             }
         }
     }
 
-    async fn live(&self, pool: &Pool) -> Result<usize, ReadError> {
-        self.follower(pool)?.live().await
+    async fn is_full(&self, pool: &Pool, max: usize) -> Result<bool, ReadError> {
+        let follower = self.follower(pool)?;
+        if follower.live(0).await? < max {
+            return Ok(false);
+        }
+        // The feed may trail the log, and who has just seen a worker terminated must not be told that the pool is full.
+        let filter = self.subjects.events_of_pool(pool);
+        let newest = stored::last(&self.requests, &self.api_prefix, &self.stream, &filter).await;
+        let newest = newest.map_err(|error| ReadError(error.to_string()))?.map_or(0, |stored| stored.sequence);
+        Ok(follower.live(newest).await? >= max)
     }
 
     async fn admits(&self, key: &WorkerKey, sequence: u64, max: usize) -> Result<bool, ReadError> {
@@ -166,7 +174,7 @@ impl Journal for NatsJournal {
     }
 }
 
-fn entry(stored: Stored) -> Result<Entry, ReadError> {
+fn entry(stored: &Stored) -> Result<Entry, ReadError> {
     let worker = event::decode(&stored.body)
         .map_err(|error| ReadError(format!("event {} on {}: {error}", stored.sequence, stored.subject)))?;
     let writer = Writer::from_header(stored.header(WRITER).unwrap_or_default());

@@ -128,7 +128,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(Err(Refusal::new(Reason::Expired, detail)));
         }
         if let Some(max) = self.config.max_workers
-            && self.journal.live(&order.pool).await? >= max
+            && self.journal.is_full(&order.pool, max).await?
         {
             return Ok(Err(Self::pool_is_full(order.pool.as_str(), max)));
         }

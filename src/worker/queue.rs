@@ -104,16 +104,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         let freed = Arc::clone(&self.freed);
         loop {
             self.ask(&mut puller).await?;
-            let pulled = tokio::select! {
+            let news = tokio::select! {
                 biased;
                 () = context.worker.stop.cancelled() => {
                     self.hand_back(&mut puller).await;
                     return Ok(());
                 }
-                pulled = puller.next() => pulled,
+                news = puller.next() => news,
                 () = freed.notified() => continue,
             };
-            match pulled {
+            match news {
                 Pulled::Message(message) => {
                     self.pulling(true);
                     self.take(*message, puller.outstanding()).await;

@@ -45,7 +45,7 @@ async fn maker() {
     let provider = ProcessProvider::new(&prefix("fleet"), state);
     let instance = provider.create_worker(&request(sleeper())).await.unwrap();
     println!("made {}", instance.instance_id);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]

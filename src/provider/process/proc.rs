@@ -126,6 +126,7 @@ pub(super) fn bears(pid: i32, stat: Stat, instance_id: &str) -> bool {
                 if !may_be_in_exec {
                     return false;
                 }
+                #[allow(clippy::disallowed_methods, reason = "on a thread of its own, off the runtime")]
                 std::thread::sleep(Duration::from_millis(1));
             }
             Ok(bytes) => return bytes.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()),

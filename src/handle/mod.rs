@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
 use crate::domain::Verb;
-use crate::domain::{CommandId, Pool, State, nak_delay, wait_delay};
+use crate::domain::{CommandId, Pool, State, WorkerId, nak_delay, wait_delay};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -53,6 +53,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
     /// The service behind it.
     pub fn service(&self) -> &WorkerManagementService<P, R, J> {
         &self.service
+    }
+
+    /// What every log line of a command carries; a provision's worker id is filled in with its claim.
+    fn span(&self, verb: Verb, command_id: &CommandId, worker_id: Option<&WorkerId>) -> tracing::Span {
+        let span = tracing::info_span!(
+            "command", pool = %self.pool, verb = verb.as_str(), %command_id, worker_id = tracing::field::Empty
+        );
+        if let Some(worker_id) = worker_id {
+            span.record("worker_id", tracing::field::display(worker_id));
+        }
+        span
     }
 
     /// Carries one command out.

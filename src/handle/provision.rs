@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::{Handled, Handler, Message, settled, undecodable};
 use crate::config::{Override, PoolConfig};
-use crate::domain::{Reason, Refusal, WorkerSpec};
+use crate::domain::{Reason, Refusal, Verb, WorkerSpec};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
@@ -32,7 +34,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                     expires_at,
                 };
                 let registration = registered(&self.config.registration, &registration);
-                self.service.provision(&order, &registration, Some(message.sequence)).await
+                let span = self.span(Verb::Provision, &order.command_id, order.worker_id.as_ref());
+                self.service.provision(&order, &registration, Some(message.sequence)).instrument(span).await
             }
         };
         settled(command_id, ending, message)

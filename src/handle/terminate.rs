@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::{Handled, Handler, Message, settled, undecodable};
+use crate::domain::Verb;
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -28,6 +31,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             correlation_id,
             expires_at,
         };
-        settled(command_id, self.service.terminate(&order, Some(message.sequence)).await, message)
+        let span = self.span(Verb::Terminate, &order.command_id, Some(&order.worker_id));
+        settled(command_id, self.service.terminate(&order, Some(message.sequence)).instrument(span).await, message)
     }
 }

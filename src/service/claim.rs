@@ -56,6 +56,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     async fn claim_named(&self, claim: Claiming<'_>, id: WorkerId) -> Result<Position, Stop> {
         let order = claim.order;
         let key = WorkerKey::new(order.pool.clone(), id);
+        if order.worker_id.is_none() {
+            tracing::Span::current().record("worker_id", tracing::field::display(&key.worker_id));
+        }
         let may_start = self.may_start(order).await?;
         let mut known = None;
         for _ in 0..ROUNDS {

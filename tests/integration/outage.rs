@@ -170,14 +170,14 @@ async fn every_metric_is_there_at_0_from_the_start_and_moves() {
     world.send("load", &provision("c-1", "w-1")).await;
     world.send_raw("load", enlist::domain::Verb::Provision, "nonsense").await;
     for (series, value) in [
-        (r#"enlist_commands_total{pool="load",verb="provision",outcome="registered"}"#, 1.0),
-        (r#"enlist_commands_total{pool="load",verb="provision",outcome="dead_letter"}"#, 1.0),
-        (r#"enlist_dead_letters_total{pool="load",reason="malformed"}"#, 1.0),
-        (r#"enlist_registration_attempts_total{outcome="accepted"}"#, 1.0),
-        (r#"enlist_workers{pool="load",state="registered"}"#, 1.0),
-        (r#"enlist_commands_in_flight{pool="load",verb="provision"}"#, 0.0),
-        ("enlist_nats_connected", 1.0),
+        (r#"enlist_commands_total{pool="load",verb="provision",outcome="registered"}"#, "1"),
+        (r#"enlist_commands_total{pool="load",verb="provision",outcome="dead_letter"}"#, "1"),
+        (r#"enlist_dead_letters_total{pool="load",reason="malformed"}"#, "1"),
+        (r#"enlist_registration_attempts_total{outcome="accepted"}"#, "1"),
+        (r#"enlist_workers{pool="load",state="registered"}"#, "1"),
+        (r#"enlist_commands_in_flight{pool="load",verb="provision"}"#, "0"),
+        ("enlist_nats_connected", "1"),
     ] {
-        world.until(series, async || child.metric(series).await.filter(|found| *found == value)).await;
+        world.until(series, async || child.metric(series).await.filter(|found| found == value)).await;
     }
 }

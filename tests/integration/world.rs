@@ -176,9 +176,7 @@ impl World {
             if let Some(found) = look().await {
                 return found;
             }
-            if Instant::now() > deadline {
-                panic!("waited for {what} in vain; this came:\n{}", self.story().await);
-            }
+            assert!(Instant::now() < deadline, "waited for {what} in vain; this came:\n{}", self.story().await);
             tokio::select! {
                 _ = tick.tick() => {}
                 () = self.news.notified() => {}

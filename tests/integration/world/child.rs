@@ -83,9 +83,9 @@ impl Child {
     }
 
     /// The value of a series on its metrics page.
-    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, series: &str) -> Option<String> {
         let (_, text) = self.page("/metrics").await;
-        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
     }
 
     /// Asks it to end in good order.

@@ -61,7 +61,8 @@ impl World {
         let stored = self.stored(&self.subjects.dead_stream(), None).await.unwrap_or_default();
         let read = |message: StreamMessage| {
             let headers = message.headers;
-            let letter = DeadLetter::decode(|name| headers.get(name).map(|value| value.as_str()), message.payload);
+            let letter =
+                DeadLetter::decode(|name| headers.get(name).map(async_nats::HeaderValue::as_str), message.payload);
             Dead { subject: message.subject.to_string(), letter: letter.unwrap() }
         };
         stored.into_iter().map(read).collect()

@@ -13,6 +13,8 @@ help: ## This list
 run: broker ## See it work: a broker if none is given, a demo scheduler, enlist, a few workers
 	$(CARGO) run --locked -- dev $(ARGS)
 
+# Most tests wait for the broker and not for a core.
+test: export RUST_TEST_THREADS ?= 6
 test: venv ## All tests
 	$(CARGO) test --locked --features crash-points $(ARGS)
 

@@ -130,6 +130,8 @@ impl Replica {
                 worker: worker.clone(),
                 signals,
                 health: Arc::clone(&health),
+                link: connection.link.clone(),
+                pools: config.pools.len(),
             });
             for verb in [Verb::Provision, Verb::Terminate] {
                 let queue = Queue::new(Arc::clone(&context), verb, pool_config.concurrency);

@@ -35,7 +35,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                 };
                 let registration = registered(&self.config.registration, &registration);
                 let span = self.span(Verb::Provision, &order.command_id, order.worker_id.as_ref());
-                self.service.provision(&order, &registration, Some(message.sequence)).instrument(span).await
+                // Boxed here, where it is whole: the runtime and what is around it would move all of it several times.
+                Box::pin(self.service.provision(&order, &registration, Some(message.sequence))).instrument(span).await
             }
         };
         settled(command_id, ending, message)

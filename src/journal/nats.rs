@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderValue};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::follow::Follower;
 use super::{AppendError, Entry, Journal, ReadError, Writer};
@@ -18,6 +18,9 @@ use crate::wire::publish::PubAck;
 
 /// The header that names the writer of an event.
 pub const WRITER: &str = "Enlist-Writer";
+const WRITER_HEADER: HeaderName = HeaderName::from_static(WRITER);
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
+const EXPECTED_SUBJECT: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A leader election takes seconds; a command in hand waits for it rather than go through its queue again.
 const TRIES: u32 = 8;
@@ -57,10 +60,10 @@ impl NatsJournal {
     async fn publish(&self, worker: &Worker, after: u64, writer: &Writer) -> Published {
         let key = worker.key();
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(after));
-        headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", self.subjects.events_of(&key).as_str());
-        headers.insert("Content-Type", event::CONTENT_TYPE);
-        headers.insert(WRITER, writer.to_header());
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(after));
+        headers.insert(EXPECTED_SUBJECT, self.subjects.events_of(&key));
+        headers.insert(CONTENT_TYPE, event::CONTENT_TYPE);
+        headers.insert(WRITER_HEADER, writer.to_header());
         let body = event::encode(&self.prefix, worker, None);
         let subject = self.subjects.log(&key, worker.state);
         match self.requests.send(subject, Some(headers), body.into(), PATIENCE).await {

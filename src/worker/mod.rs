@@ -26,9 +26,11 @@ pub struct Worker {
     pub stop: CancellationToken,
     /// Stop what is in hand as well.
     pub abandon: CancellationToken,
-    /// Provisions in hand at once, all pools together.
+    /// Commands of a kind in hand at once, all pools together.
+    pub concurrency: usize,
+    /// Provisions in hand.
     pub provisions: Arc<Slots>,
-    /// Terminates in hand at once: they never wait for a provision's slot.
+    /// Terminates in hand: they never wait for a provision's slot.
     pub terminates: Arc<Slots>,
     /// For who measures; `None` in production.
     pub watch: Option<Watch>,
@@ -42,6 +44,7 @@ impl Worker {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             abandon: CancellationToken::new(),
+            concurrency,
             provisions: Arc::new(Slots::new(concurrency)),
             terminates: Arc::new(Slots::new(concurrency)),
             watch: None,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Worker;
 use super::slots::{Room, Slots};
+use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
 use crate::domain::CommandId;
@@ -19,8 +20,8 @@ use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::telemetry::{Health, PoolSignals};
 
-/// A queue that shows no backlog holds room for so many commands only, so that idle pools do not starve a busy one.
-const IDLE_BATCH: usize = 16;
+/// A queue that shows no backlog holds room for so many commands at most, so that idle pools do not starve a busy one.
+const MOST_IDLE: usize = 16;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The server confirms within a round trip; where it is away there is nothing to hand back.
@@ -38,6 +39,10 @@ pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal
     pub signals: Arc<PoolSignals>,
     /// Told whether commands can be pulled.
     pub health: Arc<Health>,
+    /// The connection: what had been asked for is lost with it.
+    pub link: watch::Receiver<Link>,
+    /// Pools that share the replica's room.
+    pub pools: usize,
 }
 
 /// One consumer of one pool.
@@ -47,6 +52,8 @@ pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     /// Room of this queue alone.
     own: Arc<Semaphore>,
     concurrency: usize,
+    /// How many commands it asks for while there is no backlog.
+    idle: usize,
     /// How many commands it would have come at once: grows with the backlog.
     batch: usize,
     /// Room taken for what has been asked for.
@@ -59,12 +66,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     /// The queue of `verb`, which works on up to `concurrency` commands at once.
     #[must_use]
     pub fn new(context: Arc<QueueContext<P, R, J>>, verb: Verb, concurrency: usize) -> Self {
+        // All idle pools together hold half of the replica's room at most.
+        let idle = (context.worker.concurrency / (2 * context.pools.max(1))).clamp(1, MOST_IDLE).min(concurrency);
         Self {
             context,
             verb,
             own: Arc::new(Semaphore::new(concurrency)),
             concurrency,
-            batch: IDLE_BATCH.min(concurrency),
+            idle,
+            batch: idle,
             reserved: None,
             freed: Arc::new(Notify::new()),
         }
@@ -97,6 +107,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     async fn pull(&mut self) -> Result<(), String> {
         let context = Arc::clone(&self.context);
         let desk = &context.desk;
+        let mut link = context.link.clone();
+        // What is published while the connection is down would only fill the client's queue.
+        tokio::select! {
+            () = context.worker.stop.cancelled() => return Ok(()),
+            up = link.wait_for(|link| *link == Link::Up) => if up.is_err() { return Err("the connection is closed".into()) },
+        }
+        link.mark_unchanged();
         let client = desk.requests.client().clone();
         let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.verb.as_str())
             .await
@@ -110,6 +127,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                     self.hand_back(&mut puller).await;
                     return Ok(());
                 }
+                changed = link.changed() => {
+                    // The server has forgotten what it was asked for.
+                    let what = if changed.is_ok() { *link.borrow() } else { Link::Down };
+                    return Err(format!("the connection is {what:?}"));
+                }
                 news = puller.next() => news,
                 () = freed.notified() => continue,
             };
@@ -120,7 +142,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 }
                 Pulled::Unfilled(number) => {
                     self.pulling(true);
-                    self.batch = (self.batch / 2).max(IDLE_BATCH.min(self.concurrency));
+                    self.batch = (self.batch / 2).max(self.idle);
                     drop(self.reserved.as_mut().and_then(|room| room.split(number.min(room.size()))));
                 }
                 Pulled::Refused(why) => return Err(why),
@@ -188,12 +210,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             return;
         };
         let (context, freed) = (Arc::clone(&self.context), Arc::clone(&self.freed));
-        // Boxed once here, where the runtime would move all of it several times.
-        self.context.worker.tasks.spawn(Box::pin(async move {
+        self.context.worker.tasks.spawn(async move {
             carry_out(&context, delivery).await;
             drop(room);
             freed.notify_one();
-        }));
+        });
     }
 
     /// What has come for requests under way goes straight back, so that another replica need not wait for it. The server

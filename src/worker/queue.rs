@@ -168,7 +168,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             return Ok(());
         }
         let free = short.min(self.own.available_permits());
-        if free * 8 < self.batch {
+        if free * 16 < self.batch {
             return Ok(());
         }
         match slots.try_take(&self.own, free) {
@@ -209,12 +209,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             let _ = delivery.settle(Verdict::Retry(Duration::ZERO)).await;
             return;
         };
-        let (context, freed) = (Arc::clone(&self.context), Arc::clone(&self.freed));
-        self.context.worker.tasks.spawn(async move {
-            carry_out(&context, delivery).await;
-            drop(room);
-            freed.notify_one();
-        });
+        let seat = Seat { room: Some(room), freed: Arc::clone(&self.freed) };
+        let context = Arc::clone(&self.context);
+        self.context.worker.tasks.spawn(async move { carry_out(&context, delivery, seat).await });
     }
 
     /// What has come for requests under way goes straight back, so that another replica need not wait for it. The server
@@ -238,10 +235,24 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     }
 }
 
+/// A command's room in the replica; its queue is told when it is free again, however the command's task ends.
+struct Seat {
+    room: Option<Room>,
+    freed: Arc<Notify>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        drop(self.room.take());
+        self.freed.notify_one();
+    }
+}
+
 /// A command from its delivery to its settling, with signs of life to the server all along.
 async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     context: &QueueContext<P, R, J>,
     delivery: Delivery,
+    seat: Seat,
 ) {
     let begun = Instant::now();
     let (verb, deliveries) = (delivery.verb(), delivery.deliveries());
@@ -269,6 +280,11 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         }
     };
     let Handled { verdict, outcome } = handled;
+    if let Verdict::Done = verdict {
+        // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way
+        // here. Acks that wait are no more than the commands of their few seconds, each of which has stored its outcome.
+        drop(seat);
+    }
     match (delivery.settle(verdict).await, outcome) {
         (Settled::Acked, Some(outcome)) => {
             context.signals.command_done(verb, outcome, begun.elapsed());

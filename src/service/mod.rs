@@ -87,7 +87,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             journal: MemoryJournal::new(),
             config,
             clock: Arc::new(Timestamp::now),
-            replica: uuid::Uuid::new_v4().simple().to_string()[..16].into(),
+            replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
         }

@@ -153,7 +153,7 @@ impl Field {
 pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {
     Ok(ProvisionCommand {
         command_id: CommandId::new(format!("c-{n:08}"))?,
-        worker_id: None,
+        worker_id: Some(crate::domain::WorkerId::new(format!("c-{n:08}"))?),
         spec: crate::wire::command::SpecOverrides::default(),
         registration: crate::wire::command::RegistrationOverrides::default(),
         expires_at: None,

@@ -108,7 +108,8 @@ impl Replica {
         for (pool, pool_config) in &config.pools {
             let provider = AnyProvider::for_pool(config, pool_config)
                 .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
-            let signals = Arc::new(PoolSignals::new(pool, provider.name(), provider.worker_type()));
+            let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
+            let signals = Arc::new(signals.telling(Arc::clone(&health)));
             if let Some(follower) = followers.get(pool) {
                 gauges.push((Arc::clone(&signals), follower.clone()));
             }
@@ -117,7 +118,8 @@ impl Replica {
                 scheduler.clone(),
                 management(config, pool_config),
             )
-            .with_journal(journal.clone());
+            .with_journal(journal.clone())
+            .with_signals(pool, Arc::clone(&signals));
             let context = Arc::new(QueueContext {
                 handler: Arc::new(Handler::new(service, pool.clone(), pool_config.clone())),
                 desk: Arc::new(Desk {

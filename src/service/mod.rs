@@ -109,6 +109,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         self
     }
 
+    /// The same service, which tells what happens in `pool` by these signals.
+    #[must_use]
+    pub fn with_signals(self, pool: &Pool, signals: Arc<PoolSignals>) -> Self {
+        self.signals.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), signals);
+        self
+    }
+
     /// The journal.
     pub fn journal(&self) -> &J {
         &self.journal

@@ -179,7 +179,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             grace,
         };
         let (try_timeout, patience) = (self.config.scheduler_try_timeout, self.config.unregister_timeout);
-        match retry::unregister(port, &request, try_timeout, patience, force, |_| {}).await {
+        let signals = self.signals(&worker.pool);
+        let on_attempt = |answer: &Result<(), RegistrationError>| signals.scheduler_asked(answer);
+        match retry::unregister(port, &request, try_timeout, patience, force, on_attempt).await {
             Unregistered::Done => {}
             Unregistered::StillBusy => {
                 tracing::info!(pool = %worker.pool, worker_id = %worker.worker_id, "still draining at the end of its grace");

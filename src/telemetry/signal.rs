@@ -3,11 +3,13 @@
 //! The series of a pool are looked up once, when its signals are made: a command costs a few atomic additions and no
 //! look-up. Without a recorder all of it does nothing. No line carries a payload or an environment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::{debug, info, warn};
 
+use super::health::Health;
 use super::labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome};
 use super::metrics::{
     COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, IN_FLIGHT, NATS_CONNECTED, ORPHANS, REDELIVERIES, REGISTRATION_FAILED,
@@ -27,6 +29,8 @@ pub struct PoolSignals {
     orphans: Vec<Counter>,
     frozen: Gauge,
     shared: Shared,
+    /// Told whether scheduler and provider answer.
+    health: Option<Arc<Health>>,
 }
 
 struct VerbSeries {
@@ -55,7 +59,14 @@ impl PoolSignals {
             orphans: OrphanAction::ALL.iter().map(orphan).collect(),
             frozen: gauge!(SWEEP_FROZEN, "pool" => name()),
             shared: Shared::new(provider),
+            health: None,
         }
+    }
+
+    /// The same, and `/readyz` tells of scheduler and provider what is seen here.
+    #[must_use]
+    pub fn telling(self, health: Arc<Health>) -> Self {
+        Self { health: Some(health), ..self }
     }
 
     /// A command has come to its end.
@@ -107,9 +118,17 @@ impl PoolSignals {
     /// One register request has its answer.
     pub fn registration_attempt(&self, worker_id: &WorkerId, attempt: u32, result: &Result<(), RegistrationError>) {
         self.shared.attempts[AttemptOutcome::from(result) as usize].increment(1);
+        self.scheduler_asked(result);
         if let Err(error) = result {
             let error = crate::text::cut(&error.to_string(), 500);
             debug!(pool = %self.pool, %worker_id, attempt, error, "register request not accepted");
+        }
+    }
+
+    /// A request of either kind has its answer, or none.
+    pub fn scheduler_asked(&self, result: &Result<(), RegistrationError>) {
+        if let Some(health) = &self.health {
+            health.set_scheduler(!matches!(result, Err(RegistrationError::Unavailable { .. })));
         }
     }
 
@@ -121,6 +140,10 @@ impl PoolSignals {
     /// A call of the provider has ended; `error` is the provider's own text where it failed.
     pub fn provider_call(&self, operation: Operation, outcome: ProviderOutcome, took: Duration, error: Option<&str>) {
         self.shared.provider_seconds[operation as usize][outcome as usize].record(took.as_secs_f64());
+        if let Some(health) = &self.health {
+            let away = matches!(outcome, ProviderOutcome::Unavailable | ProviderOutcome::Timeout);
+            health.set_provider(&self.pool, !away);
+        }
         let (pool, provider, operation) = (&self.pool, self.provider, operation.as_str());
         match error {
             None => debug!(%pool, provider, operation, seconds = took.as_secs_f64(), "provider called"),

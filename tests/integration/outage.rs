@@ -66,6 +66,23 @@ async fn readiness_follows_the_broker_and_the_drain() {
 }
 
 #[tokio::test]
+async fn readyz_tells_whether_the_scheduler_answers_and_stays_ready_without_it() {
+    let world = World::new(LOAD).await;
+    let child = world.child().await;
+    world.scheduler.leave().await;
+    world.send("load", &provision("c-1", "w-1")).await;
+    world.reaches("w-1", "registration_failed").await;
+    let (status, body) = child.page("/readyz").await;
+    assert_eq!(status, 200, "taking every replica out of service would not bring the scheduler back");
+    assert!(body.contains(r#"{"name":"scheduler answers","needed":false,"ok":false}"#), "{body}");
+    world.scheduler.come().await;
+    world.send("load", &provision("c-2", "w-2")).await;
+    world.reaches("w-2", "registered").await;
+    let (_, body) = child.page("/readyz").await;
+    assert!(body.contains(r#"{"name":"scheduler answers","needed":false,"ok":true}"#), "{body}");
+}
+
+#[tokio::test]
 async fn two_replicas_share_the_work_and_one_that_is_told_to_end_loses_nothing() {
     let world = World::new(&format!("{LOAD}delay = \"50ms\"\nconcurrency = 4\n")).await;
     let (one, _two) = (world.child().await, world.child().await);

@@ -7,7 +7,8 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # Static against glibc: names are still resolved in the image (tried), and its allocator is not musl's.
 # With --target, so that build scripts and macros are built as this image needs them.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+ENV RUSTFLAGS="-C target-feature=+crt-static" \
+    CARGO_PROFILE_RELEASE_STRIP=symbols
 
 # Dependencies first, against an empty crate: a layer that only Cargo.lock makes anew.
 COPY Cargo.toml Cargo.lock ./

@@ -256,3 +256,28 @@ async fn fifty_slots_are_given_to_fifty_of_two_hundred() {
     assert_eq!(made, 50);
     assert_eq!(provider.list_workers(&Pool::new("default").unwrap()).await.unwrap().len(), 50);
 }
+
+fn edge() -> StaticProvider {
+    let id = WorkerId::new("edge-1").unwrap();
+    StaticProvider::new(vec![StaticHost { id, endpoint: None, capabilities: Capabilities::default() }])
+}
+
+#[tokio::test]
+async fn a_command_that_comes_again_after_its_host_went_to_another_has_had_its_outcome() {
+    let service = WorkerManagementService::new(edge(), WorkerManagementConfig::default());
+    let named = |id: Option<WorkerId>| DynamicWorkerConfig { worker_id: id, ..DynamicWorkerConfig::default() };
+    for first in [named(None), named(WorkerId::new("edge-1").ok())] {
+        let worker = service.provision_worker(&first).await.unwrap();
+        let terminate = TerminateWorkerConfig::new(first.pool.clone(), worker.worker_id);
+        service.terminate_worker(&terminate).await.unwrap();
+        let second = named(None);
+        let worker = service.provision_worker(&second).await.unwrap();
+        let before = service.journal().entries();
+
+        let again = service.provision_worker(&first).await.unwrap_err();
+        assert!(matches!(again, WorkerManagementError::Ended { state: State::Terminated, .. }), "{again}");
+        service.terminate_worker(&terminate).await.unwrap();
+        assert_eq!(service.journal().entries(), before, "the second command's worker stays as it is");
+        service.terminate_worker(&TerminateWorkerConfig::new(second.pool, worker.worker_id)).await.unwrap();
+    }
+}

@@ -9,7 +9,7 @@ use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
     Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State,
-    Step, Worker, WorkerKey,
+    Step, Worker, WorkerKey, WorkerType,
 };
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
@@ -36,7 +36,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let stored = match self.journal.head(&key).await? {
                 None => self.never_was(order, message).await?,
                 Some(head) if head.worker.state.is_final() => return Ok(head.worker),
-                Some(head) => self.terminating(order, head, message).await?,
+                Some(head) => match Box::pin(self.ended_before(order, &head)).await? {
+                    Some(worker) => return Ok(worker),
+                    None => self.terminating(order, head, message).await?,
+                },
             };
             match stored {
                 Ok(hold) if hold.worker().state.is_final() => return Ok(hold.into_worker()),
@@ -74,6 +77,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         let worker = Worker::never_was(claim, self.now());
         Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
+    }
+
+    /// What this very terminate has ended already, where the host has another worker by now: coming again, it must not end
+    /// that one as well.
+    async fn ended_before(&self, order: &TerminateWorkerConfig, head: &Entry) -> Result<Option<Worker>, Stop> {
+        if head.worker.worker_type != WorkerType::Static {
+            return Ok(None);
+        }
+        let by_order = |ended: &EndedBy| ended.command_id.as_ref() == Some(&order.command_id);
+        let history = self.journal.history(&head.worker.key()).await?;
+        let mut ended = history.into_iter().rev().map(|entry| entry.worker).filter(|worker| worker.state.is_final());
+        Ok(ended.find(|worker| worker.ended_by.as_ref().is_some_and(by_order)))
     }
 
     /// Makes `terminating` the record under a new epoch: from here on no other try can bring the worker further up.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
-    Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State,
-    Step, Worker, WorkerKey, WorkerType,
+    Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State, Step, Worker,
+    WorkerKey, WorkerType,
 };
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
@@ -136,7 +134,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         crash::point(CrashPoint::Unregistered);
         let instance_id = hold.worker().instance_id.clone();
-        if let Err(error) = self.remove(hold.worker(), instance_id.as_deref(), grace).await {
+        if let Err(error) = self.remove_instance(hold.worker(), instance_id.as_deref(), grace).await {
             return self.not_removed(hold, error).await;
         }
         crash::point(CrashPoint::Removed);
@@ -147,14 +145,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         crash::point(CrashPoint::TerminatedStored);
         Ok(())
-    }
-
-    async fn remove(&self, worker: &Worker, instance_id: Option<&str>, grace: Duration) -> Result<(), ProviderError> {
-        // The provider needs the grace and some time of its own; a call that hangs is not waited for.
-        let patience = grace + self.config.launch_timeout;
-        timeout(patience, self.remove_instance(worker, instance_id, grace)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}")))
-        })
     }
 
     /// An instance that cannot be removed stays `terminating`: the record says why, and nothing ends it early.

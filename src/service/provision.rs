@@ -189,6 +189,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     async fn not_admitted(&self, hold: &mut Hold, max: usize) -> Result<(), Stop> {
         let refusal = Self::pool_is_full(hold.worker().pool.as_str(), max);
+        if hold.worker().epoch > 1 {
+            // An earlier try may have been admitted, say under a higher limit, and have made an instance before it died.
+            return self.close(hold, refusal).await;
+        }
         let step = Step::Terminate(EndedBy {
             command_id: Some(hold.worker().command_id.clone()),
             reason: Some(Reason::Quota.as_str().to_owned()),

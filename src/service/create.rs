@@ -66,7 +66,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Makes a failure that will be tried again part of the record, so that the next try, and whoever watches, knows.
-    async fn stalled(&self, hold: &mut Hold, error: &ProviderError, counted: bool) -> Result<(), Stop> {
+    pub(super) async fn stalled(&self, hold: &mut Hold, error: &ProviderError, counted: bool) -> Result<(), Stop> {
         let step = Step::Stalled { fault: error.fault(), counted };
         let stored = hold.advance(&self.journal, step, self.now()).await;
         self.or_undo(hold, stored, None).await

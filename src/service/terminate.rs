@@ -106,9 +106,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             self.not_expired(order)?;
             Step::Terminate(EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() })
         };
+        // What another command has tried in vain does not exhaust this one: a terminate that is sent once the fault is
+        // mended has a try at least.
+        let tried_before = message.is_some() && head.writer.message == message;
         let mut hold = Hold::resume(head, self.writer(message));
         let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
-        if next.attempts >= MAX_IDLE_TRIES {
+        if tried_before && next.attempts >= MAX_IDLE_TRIES {
             return Err(Self::exhausted(hold.worker()).into());
         }
         let stored = hold.store(&self.journal, next).await;

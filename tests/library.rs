@@ -2,24 +2,29 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enlist::config::NullConfig;
 use enlist::config::StaticHost;
-use enlist::domain::{Capabilities, Pool, Prefix, RegistrationStatus, State, WorkerId, WorkerSpec};
-use enlist::journal::{Journal, MemoryJournal};
-use enlist::provider::WorkerProvider;
+use enlist::domain::{
+    Capabilities, ErrorClass, Pool, Prefix, RegistrationStatus, State, Worker, WorkerId, WorkerKey, WorkerSpec,
+};
+use enlist::journal::{AppendError, Entry, Journal, MemoryJournal, ReadError, Writer};
 use enlist::provider::null::NullProvider;
 use enlist::provider::static_hosts::StaticProvider;
+use enlist::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use enlist::registration::memory::{Asked, MemoryScheduler};
 use enlist::registration::{
     ListedWorker, RegisterWorker, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
 };
+use enlist::service::Ending;
 use enlist::{
     DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig, WorkerManagementError, WorkerManagementService,
     WorkerStatus,
 };
+use futures_util::FutureExt;
 
 fn null() -> NullProvider {
     NullProvider::new(&Prefix::new("test").unwrap(), NullConfig::default())
@@ -255,4 +260,162 @@ async fn fifty_slots_are_given_to_fifty_of_two_hundred() {
     }
     assert_eq!(made, 50);
     assert_eq!(provider.list_workers(&Pool::new("default").unwrap()).await.unwrap().len(), 50);
+}
+
+fn edge() -> StaticProvider {
+    let id = WorkerId::new("edge-1").unwrap();
+    StaticProvider::new(vec![StaticHost { id, endpoint: None, capabilities: Capabilities::default() }])
+}
+
+#[tokio::test]
+async fn a_command_that_comes_again_after_its_host_went_to_another_has_had_its_outcome() {
+    let service = WorkerManagementService::new(edge(), WorkerManagementConfig::default());
+    let named = |id: Option<WorkerId>| DynamicWorkerConfig { worker_id: id, ..DynamicWorkerConfig::default() };
+    for first in [named(None), named(WorkerId::new("edge-1").ok())] {
+        let worker = service.provision_worker(&first).await.unwrap();
+        let terminate = TerminateWorkerConfig::new(first.pool.clone(), worker.worker_id);
+        service.terminate_worker(&terminate).await.unwrap();
+        let second = named(None);
+        let worker = service.provision_worker(&second).await.unwrap();
+        let before = service.journal().entries();
+
+        let again = service.provision_worker(&first).await.unwrap_err();
+        assert!(matches!(again, WorkerManagementError::Ended { state: State::Terminated, .. }), "{again}");
+        service.terminate_worker(&terminate).await.unwrap();
+        assert_eq!(service.journal().entries(), before, "the second command's worker stays as it is");
+        service.terminate_worker(&TerminateWorkerConfig::new(second.pool, worker.worker_id)).await.unwrap();
+    }
+}
+
+/// Makes instances and then, as it is told, never answers, or does not remove them.
+#[derive(Clone)]
+struct Wayward {
+    null: NullProvider,
+    silent: Arc<AtomicBool>,
+    stuck: Arc<AtomicBool>,
+}
+
+impl Wayward {
+    fn new() -> Self {
+        Self { null: null(), silent: Arc::default(), stuck: Arc::default() }
+    }
+}
+
+impl WorkerProvider for Wayward {
+    fn name(&self) -> &'static str {
+        "wayward"
+    }
+
+    async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
+        let made = self.null.create_worker(request).await;
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        made
+    }
+
+    async fn terminate_worker(&self, key: &WorkerKey, id: Option<&str>, grace: Duration) -> Result<(), ProviderError> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return Err(ProviderError::new(ErrorClass::Internal, "device or resource busy"));
+        }
+        self.null.terminate_worker(key, id, grace).await
+    }
+
+    async fn find_worker(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
+        self.null.find_worker(key).await
+    }
+
+    async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
+        self.null.list_workers(pool).await
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_was_lowered_while_a_replica_died_leaves_no_instance_behind() {
+    let (provider, journal) = (Wayward::new(), MemoryJournal::new());
+    let service = |max_workers| {
+        let config = WorkerManagementConfig { max_workers, ..WorkerManagementConfig::default() };
+        WorkerManagementService::new(provider.clone(), config).with_journal(journal.clone())
+    };
+    let (first, second) = (DynamicWorkerConfig::default(), DynamicWorkerConfig::default());
+    let high = service(Some(2));
+    high.provision_worker(&first).await.unwrap();
+    provider.silent.store(true, Ordering::Relaxed);
+    assert!(high.provision_worker(&second).now_or_never().is_none(), "it dies between the instance and its event");
+    provider.silent.store(false, Ordering::Relaxed);
+    assert_eq!(provider.list_workers(&first.pool).await.unwrap().len(), 2);
+
+    let refused = service(Some(1)).provision_worker(&second).await.unwrap_err();
+    assert!(refused.to_string().starts_with("quota"), "{refused}");
+    assert_eq!(provider.list_workers(&first.pool).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminate_that_was_exhausted_stands_in_no_later_one_s_way() {
+    let provider = Wayward::new();
+    let service = WorkerManagementService::new(provider.clone(), WorkerManagementConfig::default());
+    let config = DynamicWorkerConfig::default();
+    let worker = service.provision_worker(&config).await.unwrap();
+    let terminate = |force| TerminateWorkerConfig {
+        force,
+        ..TerminateWorkerConfig::new(config.pool.clone(), worker.worker_id.clone())
+    };
+    provider.stuck.store(true, Ordering::Relaxed);
+    let first = terminate(false);
+    let mut endings = Vec::new();
+    while !matches!(endings.last(), Some(Ending::Refused(_))) {
+        assert!(endings.len() < 9, "{endings:?}");
+        endings.push(service.terminate(&first, Some(1)).await);
+    }
+    assert_eq!(endings.len(), 5);
+    assert!(matches!(service.terminate(&first, Some(1)).await, Ending::Refused(_)), "its own tries are used up");
+    let still_stuck = service.terminate(&terminate(true), Some(2)).await;
+    assert!(matches!(still_stuck, Ending::Refused(_)), "{still_stuck:?}");
+    provider.stuck.store(false, Ordering::Relaxed);
+    let mended = service.terminate(&terminate(true), Some(3)).await;
+    assert!(matches!(&mended, Ending::Done(worker) if worker.state == State::Terminated), "{mended:?}");
+    assert!(provider.list_workers(&config.pool).await.unwrap().is_empty());
+}
+
+/// A log whose pools cannot be judged, as when their feed trails.
+struct Blind(MemoryJournal, Arc<AtomicBool>);
+
+impl Journal for Blind {
+    async fn append(&self, worker: &Worker, after: u64, writer: &Writer) -> Result<u64, AppendError> {
+        self.0.append(worker, after, writer).await
+    }
+
+    async fn head(&self, key: &WorkerKey) -> Result<Option<Entry>, ReadError> {
+        self.0.head(key).await
+    }
+
+    async fn history(&self, key: &WorkerKey) -> Result<Vec<Entry>, ReadError> {
+        self.0.history(key).await
+    }
+
+    async fn is_full(&self, pool: &Pool, max: usize) -> Result<bool, ReadError> {
+        self.0.is_full(pool, max).await
+    }
+
+    async fn admits(&self, key: &WorkerKey, sequence: u64, max: usize) -> Result<bool, ReadError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(ReadError("the pool's feed trails".into()));
+        }
+        self.0.admits(key, sequence, max).await
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_trails_exhausts_no_command() {
+    let blind = Arc::new(AtomicBool::new(true));
+    let config = WorkerManagementConfig { max_workers: Some(5), ..WorkerManagementConfig::default() };
+    let service =
+        WorkerManagementService::new(null(), config).with_journal(Blind(MemoryJournal::new(), Arc::clone(&blind)));
+    let config = DynamicWorkerConfig::default();
+    for _ in 0..9 {
+        let error = service.provision_worker(&config).await.unwrap_err();
+        assert!(matches!(error, WorkerManagementError::Unfinished(_)), "{error}");
+    }
+    blind.store(false, Ordering::Relaxed);
+    assert_eq!(service.provision_worker(&config).await.unwrap().status, WorkerStatus::Ready);
 }

@@ -7,12 +7,14 @@ use async_nats::{HeaderMap, HeaderValue, Message, Subject};
 use bytes::Bytes;
 
 use super::requests::{RequestError, Requests};
+use super::stored::{self, Stored};
 use super::streams::ACK_WAIT;
 use super::subjects::Subjects;
 use crate::crash::{self, CrashPoint};
 use crate::domain::Verb;
 use crate::domain::{CommandId, Pool, Refusal};
-use crate::wire::dead_letter::DeadLetter;
+use crate::wire::command;
+use crate::wire::dead_letter::{DeadLetter, REASON, SEQUENCE};
 use crate::wire::publish::PubAck;
 
 /// Progress is told at a third of the ack wait.
@@ -104,6 +106,17 @@ impl Delivery {
         self.sequence
     }
 
+    /// Whether an earlier delivery of this very message has stored its dead letter and could not ack it. What was refused
+    /// stays refused: a pool that was full may have room by now, and the command would have two outcomes.
+    pub async fn is_buried(&self) -> Result<bool, String> {
+        // One whose id cannot be read is refused each time.
+        let Some(command_id) = command::id_of(self.verb, &self.body) else { return Ok(false) };
+        let subject = self.desk.subjects.dead(&self.desk.pool, self.verb, Some(&command_id));
+        let newest = self.newest(&subject).await?;
+        let sequence = self.sequence.to_string();
+        Ok(newest.is_some_and(|letter| letter.body == self.body && letter.header(SEQUENCE) == Some(sequence.as_str())))
+    }
+
     /// What [`Progress::tell`] needs; cheap.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -186,11 +199,12 @@ impl Delivery {
             match answer.map(|message| PubAck::read(&message.payload)) {
                 Ok(Ok(ack)) => return Ok(!ack.duplicate),
                 Ok(Err(error)) if error.is_wrong_last_sequence() => {
-                    let Some((sequence, same)) = self.newest(&subject, letter).await? else { continue };
-                    if same {
+                    let Some(stored) = self.newest(&subject).await? else { continue };
+                    // This very one: the same message, or a copy of it that was refused for the same reason.
+                    if stored.body == letter.body && stored.header(REASON) == Some(letter.refusal.reason.as_str()) {
                         return Ok(false);
                     }
-                    newest = sequence;
+                    newest = stored.sequence;
                 }
                 Ok(Err(error)) => return Err(error.to_string()),
                 // It may be stored all the same; the next round finds out.
@@ -201,20 +215,10 @@ impl Delivery {
         Err("no answer".into())
     }
 
-    /// The newest dead letter on a subject, and whether it is this very one: the same message, or a copy of it that was
-    /// refused for the same reason.
-    async fn newest(&self, subject: &str, letter: &DeadLetter) -> Result<Option<(u64, bool)>, String> {
-        let stream = self.desk.subjects.dead_stream();
-        let stored = super::stored::last(&self.desk.requests, &self.desk.api_prefix, &stream, subject)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(stored.map(|message| {
-            let same = message.body == letter.body
-                && letter.headers().iter().any(|(name, value)| {
-                    *name == crate::wire::dead_letter::REASON && message.header(name) == Some(value.as_str())
-                });
-            (message.sequence, same)
-        }))
+    /// The newest dead letter on a subject.
+    async fn newest(&self, subject: &str) -> Result<Option<Stored>, String> {
+        let Desk { requests, subjects, api_prefix, .. } = &*self.desk;
+        stored::last(requests, api_prefix, &subjects.dead_stream(), subject).await.map_err(|error| error.to_string())
     }
 }
 

@@ -200,16 +200,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     async fn resume_beside_another(&self, order: &DynamicWorkerConfig, head: Entry) -> Result<Resumed, Stop> {
         let worker = &head.worker;
-        if worker.worker_type == WorkerType::Static && worker.state.is_final() {
+        if worker.worker_type == WorkerType::Static {
             let history = self.journal.history(&worker.key()).await?;
-            // This command had the host before, and its outcome with it.
-            return match history.into_iter().rev().find(|entry| entry.worker.command_id == order.command_id) {
-                None => Ok(Resumed::Free(head)),
-                Some(entry) => {
-                    Self::same_content(order, &entry.worker)?;
-                    Ok(Resumed::At(Position::Settled(entry.worker)))
-                }
-            };
+            // This command had the host before, and its outcome with it, whoever has the host now.
+            if let Some(entry) = history.into_iter().rev().find(|entry| entry.worker.command_id == order.command_id) {
+                Self::same_content(order, &entry.worker)?;
+                return Ok(Resumed::At(Position::Settled(entry.worker)));
+            }
+            if worker.state.is_final() {
+                return Ok(Resumed::Free(head));
+            }
         }
         let (state, by) = (worker.state.as_str(), &worker.command_id);
         let detail =

@@ -66,13 +66,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Makes a failure that will be tried again part of the record, so that the next try, and whoever watches, knows.
-    async fn stalled(&self, hold: &mut Hold, error: &ProviderError, counted: bool) -> Result<(), Stop> {
+    pub(super) async fn stalled(&self, hold: &mut Hold, error: &ProviderError, counted: bool) -> Result<(), Stop> {
         let step = Step::Stalled { fault: error.fault(), counted };
         let stored = hold.advance(&self.journal, step, self.now()).await;
         self.or_undo(hold, stored, None).await
     }
 
-    /// Removes the instance of a worker that is ending, and no other instance of its name.
+    /// Removes the instance of a worker that is ending, and no other instance of its name. The provider needs the grace and
+    /// some time of its own; a call that hangs is not waited for.
     pub(super) async fn remove_instance(
         &self,
         worker: &Worker,
@@ -80,7 +81,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         grace: Duration,
     ) -> Result<(), ProviderError> {
         let begun = Instant::now();
-        let removed = self.provider.terminate_worker(&worker.key(), instance_id, grace).await;
+        let patience = grace + self.config.launch_timeout;
+        let removed =
+            timeout(patience, self.provider.terminate_worker(&worker.key(), instance_id, grace)).await.unwrap_or_else(
+                |_| Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}"))),
+            );
         self.told(&worker.pool, Operation::Terminate, &removed, begun.elapsed());
         removed
     }

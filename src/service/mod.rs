@@ -143,7 +143,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     fn may_take_over(&self, head: &Entry, message: Option<u64>) -> bool {
         let WorkerManagementConfig { registration_timeout, unregister_timeout, launch_timeout, grace, .. } =
             &self.config;
-        let longest = *registration_timeout + *unregister_timeout + *launch_timeout + *grace + 2 * ACK_WAIT;
+        // A terminate waits for the grace twice: while the scheduler drains the worker, and while its provider ends it.
+        let longest = *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace + 2 * ACK_WAIT;
         let stood = self.now().duration_since(head.worker.updated_at);
         message.is_none()
             || head.writer.message == message

@@ -8,9 +8,9 @@ use super::claim::Position;
 use super::hold::{Hold, HoldError};
 use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{EndedBy, Reason, Refusal, RegistrationStatus, State, Step, Worker};
-use crate::journal::Journal;
-use crate::provider::{Instance, WorkerProvider};
+use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker};
+use crate::journal::{Journal, ReadError};
+use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegisterWorker, Registered, RegistrationConfig, WorkerRegistrationPort};
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
@@ -181,14 +181,26 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Holds the pool's limit: of all live workers, the first `max_workers` in the order of the log stay.
     async fn admit(&self, hold: &mut Hold) -> Result<(), Stop> {
         let Some(max) = self.config.max_workers else { return Ok(()) };
-        if self.journal.admits(&hold.worker().key(), hold.sequence(), max).await? {
-            return Ok(());
+        match self.journal.admits(&hold.worker().key(), hold.sequence(), max).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Box::pin(self.not_admitted(hold, max)).await,
+            Err(error) => Box::pin(self.not_judged(hold, error)).await,
         }
-        Box::pin(self.not_admitted(hold, max)).await
+    }
+
+    /// Makes it part of the record that the try ended for no fault of the command's: the next one would count it otherwise,
+    /// and a feed that trails for a minute would exhaust every command of the pool.
+    async fn not_judged(&self, hold: &mut Hold, error: ReadError) -> Result<(), Stop> {
+        self.stalled(hold, &ProviderError::new(ErrorClass::Unavailable, error.to_string()), false).await?;
+        Err(error.into())
     }
 
     async fn not_admitted(&self, hold: &mut Hold, max: usize) -> Result<(), Stop> {
         let refusal = Self::pool_is_full(hold.worker().pool.as_str(), max);
+        if hold.worker().epoch > 1 {
+            // An earlier try may have been admitted, say under a higher limit, and have made an instance before it died.
+            return self.close(hold, refusal).await;
+        }
         let step = Step::Terminate(EndedBy {
             command_id: Some(hold.worker().command_id.clone()),
             reason: Some(Reason::Quota.as_str().to_owned()),

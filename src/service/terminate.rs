@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
-    Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State,
-    Step, Worker, WorkerKey,
+    Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State, Step, Worker,
+    WorkerKey, WorkerType,
 };
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
@@ -36,7 +34,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let stored = match self.journal.head(&key).await? {
                 None => self.never_was(order, message).await?,
                 Some(head) if head.worker.state.is_final() => return Ok(head.worker),
-                Some(head) => self.terminating(order, head, message).await?,
+                Some(head) => match Box::pin(self.ended_before(order, &head)).await? {
+                    Some(worker) => return Ok(worker),
+                    None => self.terminating(order, head, message).await?,
+                },
             };
             match stored {
                 Ok(hold) if hold.worker().state.is_final() => return Ok(hold.into_worker()),
@@ -76,6 +77,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
     }
 
+    /// What this very terminate has ended already, where the host has another worker by now: coming again, it must not end
+    /// that one as well.
+    async fn ended_before(&self, order: &TerminateWorkerConfig, head: &Entry) -> Result<Option<Worker>, Stop> {
+        if head.worker.worker_type != WorkerType::Static {
+            return Ok(None);
+        }
+        let by_order = |ended: &EndedBy| ended.command_id.as_ref() == Some(&order.command_id);
+        let history = self.journal.history(&head.worker.key()).await?;
+        let mut ended = history.into_iter().rev().map(|entry| entry.worker).filter(|worker| worker.state.is_final());
+        Ok(ended.find(|worker| worker.ended_by.as_ref().is_some_and(by_order)))
+    }
+
     /// Makes `terminating` the record under a new epoch: from here on no other try can bring the worker further up.
     async fn terminating(
         &self,
@@ -93,9 +106,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             self.not_expired(order)?;
             Step::Terminate(EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() })
         };
+        // What another command has tried in vain does not exhaust this one: a terminate that is sent once the fault is
+        // mended has a try at least.
+        let tried_before = message.is_some() && head.writer.message == message;
         let mut hold = Hold::resume(head, self.writer(message));
         let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
-        if next.attempts >= MAX_IDLE_TRIES {
+        if tried_before && next.attempts >= MAX_IDLE_TRIES {
             return Err(Self::exhausted(hold.worker()).into());
         }
         let stored = hold.store(&self.journal, next).await;
@@ -121,7 +137,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         crash::point(CrashPoint::Unregistered);
         let instance_id = hold.worker().instance_id.clone();
-        if let Err(error) = self.remove(hold.worker(), instance_id.as_deref(), grace).await {
+        if let Err(error) = self.remove_instance(hold.worker(), instance_id.as_deref(), grace).await {
             return self.not_removed(hold, error).await;
         }
         crash::point(CrashPoint::Removed);
@@ -132,14 +148,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         crash::point(CrashPoint::TerminatedStored);
         Ok(())
-    }
-
-    async fn remove(&self, worker: &Worker, instance_id: Option<&str>, grace: Duration) -> Result<(), ProviderError> {
-        // The provider needs the grace and some time of its own; a call that hangs is not waited for.
-        let patience = grace + self.config.launch_timeout;
-        timeout(patience, self.remove_instance(worker, instance_id, grace)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}")))
-        })
     }
 
     /// An instance that cannot be removed stays `terminating`: the record says why, and nothing ends it early.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::explain::{Field, Mistakes, check, shown, tree};
 use super::{read, table, to_json};
-use crate::domain::{CommandId, CorrelationId, Labels, Reason, Refusal, SpecHash, WorkerId};
+use crate::domain::{CommandId, CorrelationId, Labels, Reason, Refusal, SpecHash, Verb, WorkerId};
 
 /// The largest command, in bytes; the queue's own limit too.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -212,6 +212,18 @@ command!(ProvisionCommand, "provision", table::PROVISION);
 command!(TerminateCommand, "terminate", table::TERMINATE);
 command!(PoolCommand, "pool", table::POOL);
 command!(SweepCommand, "sweep", table::SWEEP);
+
+/// The id of a command, where that much can be read.
+#[must_use]
+pub fn id_of(verb: Verb, body: &[u8]) -> Option<CommandId> {
+    let read = match verb {
+        Verb::Provision => ProvisionCommand::decode(body).map(|command| command.command_id),
+        Verb::Terminate => TerminateCommand::decode(body).map(|command| command.command_id),
+        Verb::Pool => PoolCommand::decode(body).map(|command| command.command_id),
+        Verb::Sweep => SweepCommand::decode(body).map(|command| command.command_id),
+    };
+    read.map_or_else(|undecodable| undecodable.command_id, Some)
+}
 
 impl SpecOverrides {
     /// Nothing is overridden.

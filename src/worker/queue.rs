@@ -27,6 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The server confirms within a round trip; where it is away there is nothing to hand back.
 const LONGEST_HAND_BACK: Duration = Duration::from_secs(1);
 
+/// How soon a command is looked at again whose dead letters could not be read.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
 /// What a queue is made of.
 pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     /// Carries commands out.
@@ -259,6 +262,10 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     let _in_flight = context.signals.in_flight(verb);
     if deliveries > 1 {
         context.signals.redelivered(verb, deliveries);
+        if let Some(verdict) = Box::pin(refused_before(&delivery)).await {
+            let _ = delivery.settle(verdict).await;
+            return;
+        }
     }
     let body = delivery.body().clone();
     let message = handle::Message { sequence: delivery.sequence(), deliveries };
@@ -297,5 +304,17 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
             context.signals.command_done(verb, outcome, begun.elapsed());
         }
         (Settled::Acked | Settled::Buried { .. } | Settled::Delayed | Settled::Left, _) => {}
+    }
+}
+
+/// What becomes of a command whose dead letter an earlier delivery has stored; `None` where none has.
+async fn refused_before(delivery: &Delivery) -> Option<Verdict> {
+    match delivery.is_buried().await {
+        Ok(false) => None,
+        Ok(true) => Some(Verdict::Done),
+        Err(why) => {
+            tracing::debug!(%why, "not known whether a command that comes again was refused");
+            Some(Verdict::Retry(UNKNOWN))
+        }
     }
 }

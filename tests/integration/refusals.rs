@@ -1,7 +1,11 @@
 //! Commands that are not carried out: one dead letter each, with the bytes as they came, and nothing else.
 
-use enlist::domain::{Reason, Verb};
+use async_nats::HeaderMap;
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
+use enlist::domain::{Reason, Refusal, Verb};
 use enlist::wire::command::{RegistrationOverrides, SpecOverrides};
+use enlist::wire::dead_letter::DeadLetter;
+use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::world::{Command, LOAD, World, provision, terminate};
@@ -174,4 +178,38 @@ async fn a_command_that_is_refused_twice_leaves_one_dead_letter() {
     }
     world.settled().await;
     assert_eq!(world.only_dead().await.letter.body, body);
+}
+
+#[tokio::test]
+async fn a_command_that_was_refused_stays_refused_though_its_replica_died_before_the_ack() {
+    let world = World::new(&format!("{LOAD}max_workers = 1\n")).await;
+    world.replica().await.drain().await;
+    let command = provision("c-1", "w-1");
+    world.send("load", &command).await;
+    // A replica finds the pool full, stores the dead letter, and dies; then the pool has room again.
+    let pool = "load".parse().unwrap();
+    let consumer: PullConsumer =
+        world.jetstream.get_consumer_from_stream("provision", world.subjects.command_stream(&pool)).await.unwrap();
+    let message = consumer.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap();
+    let letter = DeadLetter {
+        refusal: Refusal::new(Reason::Quota, "the pool is full"),
+        subject: message.subject.to_string(),
+        sequence: message.info().unwrap().stream_sequence,
+        deliveries: 1,
+        body: message.payload.clone(),
+    };
+    let mut headers = HeaderMap::new();
+    letter.headers().into_iter().for_each(|(name, value)| headers.insert(name, value.as_str()));
+    let subject = world.subjects.dead(&pool, Verb::Provision, Some(&command.command_id));
+    world.jetstream.publish_with_headers(subject, headers, letter.body.clone()).await.unwrap().await.unwrap();
+    message.ack_with(AckKind::Nak(None)).await.unwrap();
+
+    let _replica = world.replica().await;
+    world.settled().await;
+    assert_eq!(world.only_dead().await.letter, letter);
+    assert!(world.log().await.is_empty(), "no outcome beside the dead letter: {}", world.story().await);
+    // The same command sent anew is another message, and the pool has room for it.
+    world.send("load", &command).await;
+    world.settled().await;
+    assert_eq!(world.instances("load").await.len(), 1);
 }

@@ -55,13 +55,25 @@ pub enum Unregistered {
     Unreachable(RegistrationFault),
 }
 
+/// What sends one register request: a scheduler, or what stands before it.
+pub trait Register: Sync {
+    /// Asks the scheduler to take the worker.
+    fn register(&self, request: &RegisterWorker) -> impl Future<Output = Result<(), RegistrationError>> + Send;
+}
+
+impl<R: WorkerRegistrationPort> Register for R {
+    async fn register(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
+        self.register_worker(request).await
+    }
+}
+
 /// Registers a worker: a first try and up to `max_retries` more, all within `config.timeout`.
 ///
 /// The caller has seen that registration is enabled. A refusal ends it at once; a busy scheduler is waited for and not
 /// counted. It also ends as soon as the next request could only be sent after the time-out: a slot is not held for a
 /// wait that cannot help. `on_attempt` sees the end of every request, busy ones too; `now` is read for `expires_at`, so
 /// that a request which is still queued somewhere when its try is over can be told by the scheduler.
-pub async fn register<R: WorkerRegistrationPort>(
+pub async fn register<R: Register>(
     port: &R,
     mut request: RegisterWorker,
     config: &RegistrationConfig,
@@ -76,7 +88,7 @@ pub async fn register<R: WorkerRegistrationPort>(
         let wait = try_timeout.min(left(deadline));
         request.attempt = attempts + 1;
         request.expires_at = now().checked_add(wait).unwrap_or(Timestamp::MAX);
-        let answer = ask(wait, port.register_worker(&request)).await;
+        let answer = ask(wait, port.register(&request)).await;
         on_attempt(&answer);
         let Err(error) = answer else { return Registered { attempts: attempts + 1, fault: None } };
         let pause = match &error {

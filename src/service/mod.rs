@@ -3,6 +3,7 @@
 mod claim;
 mod create;
 mod ending;
+mod fenced;
 mod hold;
 mod library;
 mod provision;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fenced::Fenced;
 use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
@@ -205,14 +206,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     pub(super) async fn register(&self, request: RegisterWorker, config: &RegistrationConfig) -> Registered {
         let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
         let (signals, worker_id) = (self.signals(&request.pool), request.worker_id.clone());
+        let port = Fenced::new(port, &self.journal);
         let begun = tokio::time::Instant::now();
         let mut attempt = 0;
         let on_attempt = |answer: &Result<(), RegistrationError>| {
             attempt += 1;
-            signals.registration_attempt(&worker_id, attempt, answer);
+            if !port.overtaken() {
+                signals.registration_attempt(&worker_id, attempt, answer);
+            }
         };
         let told =
-            retry::register(port, request, config, self.config.scheduler_try_timeout, || self.now(), on_attempt).await;
+            retry::register(&port, request, config, self.config.scheduler_try_timeout, || self.now(), on_attempt).await;
         signals.registration_took(begun.elapsed());
         told
     }

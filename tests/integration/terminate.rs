@@ -196,6 +196,23 @@ async fn a_terminate_while_the_scheduler_is_being_told_leaves_nobody_registered(
 }
 
 #[tokio::test]
+async fn a_worker_that_is_gone_is_not_registered_any_more() {
+    let world = World::new(LOAD).await;
+    world.scheduler.on_register(&[], Answer::Busy(20));
+    world.replica().await;
+    world.send("load", &provision("c-1", "w-1")).await;
+    world.reaches("w-1", "provisioned").await;
+    world.send("load", &TerminateCommand { force: true, ..terminate("c-2", "w-1") }).await;
+    world.reaches("w-1", "terminated").await;
+    // Busy for ever: only the worker's end can end the asking before the registration's time-out of 30 s.
+    let terminated = Instant::now();
+    world.settled().await;
+    assert!(terminated.elapsed() < Duration::from_secs(10), "the provision was still asking");
+    assert_eq!(world.states("w-1").await, ["provisioning", "provisioned", "terminating", "terminated"]);
+    assert!(world.dead().await.is_empty() && world.instances("load").await.is_empty());
+}
+
+#[tokio::test]
 async fn terminates_at_once_and_long_after_end_a_worker_once() {
     let world = one_worker(LOAD).await;
     world.replica().await;

@@ -91,6 +91,7 @@ impl Replica {
         streams::ensure(&connection, domain, &subjects, config.pools.keys(), config.replicas, config.manage_streams)
             .await?;
         let requests = Requests::start(connection.client.clone()).await?;
+        streams::permitted(&connection, &requests, &subjects, config.pools.keys()).await?;
         let context = streams::context(&connection, domain);
         let followers: HashMap<Pool, Follower> = config
             .pools

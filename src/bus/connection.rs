@@ -105,7 +105,12 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
             if let Event::ServerError(error) = &event {
                 *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }
-            tracing::info!(%event, "nats");
+            match &event {
+                Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
+                    tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");
+                }
+                _ => tracing::info!(%event, "nats"),
+            }
             if let Some(link) = link {
                 up.send_replace(link);
             }

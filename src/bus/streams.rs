@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
 use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::connection::Connection;
+use super::requests::{RequestError, Requests};
 use super::subjects::Subjects;
 use crate::config::ManageStreams;
 use crate::domain::Pool;
@@ -20,6 +24,9 @@ const MAX_COMMAND: i32 = 64 * 1024;
 const MAX_ACK_PENDING: i64 = 20_000;
 const EVENTS_PER_SUBJECT: i64 = 64;
 const DEAD_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A server that says no says it to the connection, and the request itself is never answered.
+const NO_SEQUENCE: u64 = 1 << 60;
+const PERMITTED_WITHIN: Duration = Duration::from_secs(3);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Why the objects are not as they have to be.
@@ -97,6 +104,41 @@ pub fn context(connection: &Connection, domain: Option<&str>) -> jetstream::Cont
 #[must_use]
 pub fn api_prefix(domain: Option<&str>) -> String {
     domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
+}
+
+/// Tries what the start does not need and every command will: a write to the log and to the dead letters, and an ack. The
+/// writes expect a sequence that no stream has, so that the server refuses them and nothing is stored.
+pub async fn permitted(
+    connection: &Connection,
+    requests: &Requests,
+    subjects: &Subjects,
+    pools: impl IntoIterator<Item = &Pool>,
+) -> Result<(), StreamsError> {
+    let mut needed = Vec::new();
+    for pool in pools {
+        let subject = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
+        needed.push(subject("log"));
+        needed.push(subject("dead"));
+        needed.push(format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)));
+    }
+    let tried = needed.into_iter().map(|subject| async move {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(NO_SEQUENCE));
+        match requests.send(subject.clone(), Some(headers), Bytes::new(), PERMITTED_WITHIN).await {
+            // Refused by the stream, or no consumer of that name: it has got there.
+            Ok(_) | Err(RequestError::NoResponders) => Ok(()),
+            Err(error) => {
+                let complaint = connection.complaint().map(|text| format!("; the server said: {text}"));
+                let complaint = complaint.unwrap_or_default();
+                Err(StreamsError::Server {
+                    action: format!("publish to {subject}"),
+                    cause: error.to_string(),
+                    complaint,
+                })
+            }
+        }
+    });
+    futures_util::future::try_join_all(tried).await.map(|_| ())
 }
 
 fn base(name: String, replicas: usize) -> stream::Config {
@@ -231,7 +273,7 @@ impl Keeper<'_> {
             .map_err(|error| self.server(format!("look up stream {stream}"), &error))?;
         let found = match handle.consumer_info(&name).await {
             Ok(info) => info.config,
-            Err(error) if error.to_string().contains("10014") || error.to_string().contains("not found") => {
+            Err(error) if missing(&error.kind()) => {
                 if self.manage == ManageStreams::Never {
                     return Err(StreamsError::Missing { kind: "consumer", name: shown });
                 }
@@ -275,6 +317,14 @@ fn differs(kind: &'static str, name: String, differences: &[String], remedy: &'s
 
 fn not_found(kind: async_nats::jetstream::context::GetStreamErrorKind, code: ErrorCode) -> bool {
     matches!(kind, async_nats::jetstream::context::GetStreamErrorKind::JetStream(error) if error.error_code() == code)
+}
+
+fn missing(kind: &ConsumerInfoErrorKind) -> bool {
+    match kind {
+        ConsumerInfoErrorKind::NotFound => true,
+        ConsumerInfoErrorKind::JetStream(error) => error.error_code() == ErrorCode::CONSUMER_NOT_FOUND,
+        _ => false,
+    }
 }
 
 /// What an operator may set beside enlist: it changes no guarantee.

@@ -66,6 +66,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         span
     }
 
+    /// Leaves word in the worker's record that a command is given up because the replica stops.
+    pub async fn let_go(&self, verb: Verb, body: &[u8], message: Message) {
+        let key = match verb {
+            Verb::Provision => self.provisions(body),
+            Verb::Terminate => self.terminates(body),
+            Verb::Pool | Verb::Sweep => None,
+        };
+        if let Some(key) = key {
+            self.service.let_go(&key, message.sequence).await;
+        }
+    }
+
     /// Carries one command out.
     pub async fn handle(&self, verb: Verb, body: &[u8], message: Message) -> Handled {
         match verb {

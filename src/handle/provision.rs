@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use super::{Handled, Handler, Message, settled, undecodable};
 use crate::config::{Override, PoolConfig};
-use crate::domain::{Reason, Refusal, Verb, WorkerSpec};
+use crate::domain::{Reason, Refusal, Verb, WorkerKey, WorkerSpec};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
@@ -40,6 +40,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             }
         };
         settled(command_id, ending, message)
+    }
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
+    /// The worker that a command is about, where its bytes tell.
+    pub(super) fn provisions(&self, body: &[u8]) -> Option<WorkerKey> {
+        let command = ProvisionCommand::decode(body).ok()?;
+        let mut order = DynamicWorkerConfig::for_command(self.pool.clone(), command.command_id, WorkerSpec::default());
+        order.worker_id = command.worker_id;
+        self.service.worker_of(&order)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::{Handled, Handler, Message, settled, undecodable};
-use crate::domain::Verb;
+use crate::domain::{Verb, WorkerKey};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -33,5 +33,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         };
         let span = self.span(Verb::Terminate, &order.command_id, Some(&order.worker_id));
         settled(command_id, self.service.terminate(&order, Some(message.sequence)).instrument(span).await, message)
+    }
+
+    /// The worker that a command is about, where its bytes tell.
+    pub(super) fn terminates(&self, body: &[u8]) -> Option<WorkerKey> {
+        let command = TerminateCommand::decode(body).ok()?;
+        Some(WorkerKey::new(self.pool.clone(), command.worker_id))
     }
 }

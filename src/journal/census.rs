@@ -6,6 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::domain::{State, WorkerId};
 
 /// The live workers of one pool. Ids are kept as 64-bit hashes: some 20 bytes a worker.
+///
+/// A census that begins with a snapshot has of each worker only the newest event of each state: one that was taken over
+/// while it was being provisioned stands at that takeover and not at its first claim.
 #[derive(Debug, Default)]
 pub struct Census {
     live: HashMap<u64, (u64, State)>,

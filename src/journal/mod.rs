@@ -57,7 +57,7 @@ pub struct Entry {
 /// Why an event is not in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Someone else has written since: read the head and decide. Nothing was stored.
+    /// Someone else has written since: ours is not the newest. Read the head and decide.
     #[error("another event of this worker was stored first")]
     Conflict,
     /// The log cannot be reached. The write may still land later, where its compare-and-set makes it harmless.
@@ -93,7 +93,8 @@ pub trait Journal: Send + Sync + 'static {
     fn is_full(&self, pool: &Pool, max: usize) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
     /// Whether this worker is among the first `max` live ones of its pool, in the order of their claims, judged once the
-    /// log is known up to `sequence`. Every replica comes to the same answer, since all read the same order.
+    /// log is known up to `sequence`. Replicas come to the same answer, since all read the same order; but see
+    /// [`Census`] for a worker that was taken over before a replica began to follow.
     fn admits(
         &self,
         key: &WorkerKey,

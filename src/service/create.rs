@@ -12,6 +12,9 @@ use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 use crate::telemetry::{Operation, ProviderOutcome};
 
+/// A provider has so long for a removal, however short its time for a launch is.
+const SHORTEST_REMOVAL: Duration = Duration::from_secs(60);
+
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Asks the provider. `None` where the worker has failed for good, which is then the record.
     pub(super) async fn create(&self, hold: &mut Hold, order: &DynamicWorkerConfig) -> Result<Option<Instance>, Stop> {
@@ -81,7 +84,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         grace: Duration,
     ) -> Result<(), ProviderError> {
         let begun = Instant::now();
-        let patience = grace + self.config.launch_timeout;
+        let patience = grace + self.config.launch_timeout.max(SHORTEST_REMOVAL);
         let removed =
             timeout(patience, self.provider.terminate_worker(&worker.key(), instance_id, grace)).await.unwrap_or_else(
                 |_| Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}"))),

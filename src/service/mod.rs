@@ -5,6 +5,7 @@ mod create;
 mod ending;
 mod fenced;
 mod hold;
+mod let_go;
 mod library;
 mod provision;
 mod settings;

@@ -27,6 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The server confirms within a round trip; where it is away there is nothing to hand back.
 const LONGEST_HAND_BACK: Duration = Duration::from_secs(1);
 
+/// A replica that stops does not wait longer than this for the record's word of a command that it gives up.
+const LONGEST_WORD: Duration = Duration::from_secs(2);
+
 /// How soon a command is looked at again whose dead letters could not be read.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
@@ -170,7 +173,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         if short * 2 < self.batch {
             return Ok(());
         }
-        let free = short.min(self.own.available_permits());
+        let free = short.min(self.own.available_permits()).min(slots.free());
         if free * 16 < self.batch {
             return Ok(());
         }
@@ -277,16 +280,20 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         loop {
             tokio::select! {
                 biased;
-                handled = &mut handling => break handled,
+                handled = &mut handling => break Some(handled),
                 _ = tick.tick() => progress.tell().await,
                 // What is dropped here half-way is where a crash would have left it.
-                () = context.worker.abandon.cancelled() => {
-                    break Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: None };
-                }
+                () = context.worker.abandon.cancelled() => break None,
             }
         }
     };
-    let Handled { verdict, outcome } = handled;
+    let Handled { verdict, outcome } = if let Some(handled) = handled {
+        handled
+    } else {
+        let word = Box::pin(context.handler.let_go(verb, &body, message));
+        let _ = tokio::time::timeout(LONGEST_WORD, word).await;
+        Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: None }
+    };
     if let Verdict::Done = verdict {
         // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way
         // here. Acks that wait are no more than the commands of their few seconds, each of which has stored its outcome.

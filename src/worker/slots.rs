@@ -39,6 +39,11 @@ impl Slots {
         room
     }
 
+    /// Commands for which there is room now.
+    pub(super) fn free(&self) -> usize {
+        self.all.available_permits()
+    }
+
     /// Room for `number` commands if there is so much.
     pub(super) fn try_take(&self, own: &Arc<Semaphore>, number: usize) -> Option<Room> {
         let number = u32::try_from(number).ok().filter(|number| *number > 0)?;

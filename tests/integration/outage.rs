@@ -119,7 +119,10 @@ async fn what_a_drain_cannot_finish_goes_back_and_another_replica_goes_on_with_i
     world.settled().await;
     assert!(begun.elapsed() < Duration::from_secs(20), "no ack wait is sat out: {:?}", begun.elapsed());
     let last = world.reaches("w-1", "registered").await.worker;
-    assert_eq!((last.epoch, last.rev), (2, 4));
+    // Claimed, provisioned, let go, taken over, registered.
+    assert_eq!((last.epoch, last.rev), (2, 5));
+    let taken_over = &world.history("w-1").await[3].worker;
+    assert_eq!(taken_over.attempts, 0, "a drain is not the command's fault");
     hold_one_outcome_each(&world, 1).await;
 }
 

@@ -89,16 +89,31 @@ async fn a_server_without_jetstream_ends_the_start_with_69() {
     assert!(said.contains("has no JetStream"), "{said}");
 }
 
-#[tokio::test]
-async fn a_missing_permission_ends_the_start_and_is_named() {
+/// Starts a replica as a user who may not publish to `denied`.
+async fn start_without(denied: &str) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nats.conf");
-    let deny = r#"authorization { users = [{ user: a, password: b, permissions: { publish: { deny: ["$JS.API.STREAM.CREATE.>"] } } }] }"#;
-    std::fs::write(&path, deny).unwrap();
+    let user = format!(r#"{{ user: a, password: b, permissions: {{ publish: {{ deny: ["{denied}"] }} }} }}"#);
+    std::fs::write(&path, format!("authorization {{ users = [{user}] }}")).unwrap();
     let broker = Broker::process_with(&["-c", path.to_str().unwrap()]).await;
-    let (code, said) = start_against(&broker.url().replace("nats://", "nats://a:b@")).await;
+    start_against(&broker.url().replace("nats://", "nats://a:b@")).await
+}
+
+#[tokio::test]
+async fn a_missing_permission_ends_the_start_and_is_named() {
+    let (code, said) = start_without("$JS.API.STREAM.CREATE.>").await;
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("cannot create stream ENLIST_EVENTS") && said.contains("$JS.API.STREAM.CREATE"), "{said}");
+}
+
+#[tokio::test]
+async fn a_permission_that_only_commands_need_is_missed_at_the_start_too() {
+    for denied in ["enlist.log.>", "enlist.dead.>", "$JS.ACK.>"] {
+        let (code, said) = start_without(denied).await;
+        assert_eq!(code, Some(78), "{said}");
+        let subject = denied.trim_end_matches('>');
+        assert!(said.contains(&format!("cannot publish to {subject}")) && said.contains("Permissions"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -124,8 +124,8 @@ token!(
     /// The publisher's own thread of events; copied, never interpreted.
     CorrelationId,
     "correlation_id",
-    "[ -~]{1,128}",
-    |t| (1..=128).contains(&t.len()) && t.bytes().all(|b| (b' '..=b'~').contains(&b))
+    r"[^\x00-\x1f\x7f-\x9f]{1,128}",
+    |t| (1..=128).contains(&t.chars().count()) && !t.chars().any(char::is_control)
 );
 
 /// Lower-case letters, digits and inner dashes, at most `max` bytes.

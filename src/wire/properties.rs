@@ -27,7 +27,7 @@ fn command_id() -> impl Strategy<Value = CommandId> {
 }
 
 fn correlation_id() -> impl Strategy<Value = CorrelationId> {
-    "[ -~]{1,128}".prop_map(|id| CorrelationId::new(id).unwrap())
+    r"[^\x00-\x1f\x7f-\x9f]{1,128}".prop_map(|id| CorrelationId::new(id).unwrap())
 }
 
 fn worker_id() -> impl Strategy<Value = WorkerId> {

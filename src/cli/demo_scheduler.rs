@@ -157,7 +157,7 @@ impl DemoOptions {
     }
 
     fn register(&self, request: RegisterRequest, now: Timestamp) -> Option<RegisterReply> {
-        let request = register_worker(request);
+        let request = RegisterWorker::from(request);
         let RegisterWorker { pool, worker_id, epoch, expires_at, .. } = &request;
         if *expires_at < now {
             // It lay in a queue while the connection was down; its worker may be gone since, and nobody reads the answer.
@@ -177,7 +177,7 @@ impl DemoOptions {
     }
 
     fn unregister(&self, request: UnregisterRequest) -> UnregisterReply {
-        let request = unregister_worker(request);
+        let request = UnregisterWorker::from(request);
         let reply = self.scheduler.unregister(&request);
         if reply == UnregisterReply::Accepted {
             let UnregisterWorker { pool, worker_id, epoch, reason, .. } = &request;
@@ -194,11 +194,7 @@ impl DemoOptions {
         };
         let (page, more) = self.scheduler.page(pool.as_ref(), after.as_ref(), PAGE);
         let next = page.last().filter(|_| more).map(|last| format!("{}/{}", last.pool, last.worker_id));
-        let listed = |worker: crate::registration::ListedWorker| {
-            let crate::registration::ListedWorker { worker_id, pool, epoch } = worker;
-            Listed { worker_id, pool, epoch }
-        };
-        Ok(ListReply { workers: page.into_iter().map(listed).collect(), next }.encode())
+        Ok(ListReply { workers: page.into_iter().map(Listed::from).collect(), next }.encode())
     }
 }
 
@@ -211,36 +207,4 @@ fn cursor(text: &str) -> Option<WorkerKey> {
 /// The same for every verb: an asker that knows no `rejected` there cannot read it, which is true as well.
 fn invalid(message: impl Into<String>) -> Vec<u8> {
     RegisterReply::Rejected { code: "invalid".to_owned(), message: message.into() }.encode()
-}
-
-fn register_worker(request: RegisterRequest) -> RegisterWorker {
-    let RegisterRequest {
-        worker_id,
-        pool,
-        worker_type,
-        instance_id,
-        endpoint,
-        capabilities,
-        epoch,
-        rev,
-        attempt,
-        expires_at,
-    } = request;
-    RegisterWorker {
-        worker_id,
-        pool,
-        worker_type,
-        instance_id,
-        endpoint,
-        capabilities,
-        epoch,
-        rev,
-        attempt,
-        expires_at,
-    }
-}
-
-fn unregister_worker(request: UnregisterRequest) -> UnregisterWorker {
-    let UnregisterRequest { worker_id, pool, instance_id, epoch, reason, grace_ms } = request;
-    UnregisterWorker { worker_id, pool, instance_id, epoch, reason, grace: Duration::from_millis(grace_ms) }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
-use crate::domain::Verb;
-use crate::domain::{CommandId, Pool, State, WorkerId, nak_delay, wait_delay};
+use crate::domain::{CommandId, Pool, State, Verb, WorkerId, nak_delay, wait_delay};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;

@@ -1,5 +1,7 @@
 //! From what the port is asked to what goes over the wire, and back.
 
+use std::time::Duration;
+
 use super::{ListedWorker, RegisterWorker, UnregisterWorker};
 use crate::wire::scheduler::{Listed, RegisterRequest, UnregisterRequest};
 
@@ -50,5 +52,37 @@ impl From<Listed> for ListedWorker {
     fn from(listed: Listed) -> Self {
         let Listed { worker_id, pool, epoch } = listed;
         Self { worker_id, pool, epoch }
+    }
+}
+
+impl From<ListedWorker> for Listed {
+    fn from(worker: ListedWorker) -> Self {
+        let ListedWorker { worker_id, pool, epoch } = worker;
+        Self { worker_id, pool, epoch }
+    }
+}
+
+impl From<RegisterRequest> for RegisterWorker {
+    fn from(request: RegisterRequest) -> Self {
+        let RegisterRequest {
+            worker_id,
+            pool,
+            worker_type,
+            instance_id,
+            endpoint,
+            capabilities,
+            epoch,
+            rev,
+            attempt,
+            expires_at,
+        } = request;
+        Self { worker_id, pool, worker_type, instance_id, endpoint, capabilities, epoch, rev, attempt, expires_at }
+    }
+}
+
+impl From<UnregisterRequest> for UnregisterWorker {
+    fn from(request: UnregisterRequest) -> Self {
+        let UnregisterRequest { worker_id, pool, instance_id, epoch, reason, grace_ms } = request;
+        Self { worker_id, pool, instance_id, epoch, reason, grace: Duration::from_millis(grace_ms) }
     }
 }

@@ -124,11 +124,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Whether a command that nobody has begun may begin: it has not expired and the pool has room. The room is only
     /// looked at here; [`Self::admit`] holds the limit once the claim has its place in the log.
     async fn may_start(&self, order: &DynamicWorkerConfig) -> Result<Result<(), Refusal>, Stop> {
-        let now = self.now();
-        if let Some(expires_at) = order.expires_at.filter(|at| *at < now) {
-            let detail =
-                format!("expires_at: found {expires_at}, expected a time after {now}, when it would have started");
-            return Ok(Err(Refusal::new(Reason::Expired, detail)));
+        if let Err(refusal) = self.not_expired(order.expires_at) {
+            return Ok(Err(refusal));
         }
         if let Some(max) = self.config.max_workers
             && self.journal.is_full(&order.pool, max).await?
@@ -255,7 +252,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Err(Stop::Wait("another copy of the command is in hand"));
         }
         let mut hold = Hold::resume(head, self.writer(message));
-        let next = hold.after(Step::TakeOver, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        let next = hold.after(Step::TakeOver, self.now())?;
         if next.attempts >= MAX_IDLE_TRIES {
             let refusal = Self::exhausted(hold.worker());
             self.close(&mut hold, refusal).await?;

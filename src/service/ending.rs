@@ -1,6 +1,6 @@
 //! How one try of a command ends. What becomes of the command's message follows from it and from nothing else.
 
-use crate::domain::{Refusal, Worker};
+use crate::domain::{Refusal, TransitionRefused, Worker};
 use crate::journal::ReadError;
 use crate::provider::ProviderError;
 
@@ -40,6 +40,13 @@ pub enum Stop {
 impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Self {
         Self::Later(error.to_string())
+    }
+}
+
+/// The record is not as this try took it to be: the next one reads it anew.
+impl From<TransitionRefused> for Stop {
+    fn from(refused: TransitionRefused) -> Self {
+        Self::Later(refused.to_string())
     }
 }
 

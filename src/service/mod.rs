@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use jiff::Timestamp;
 
 use crate::bus::streams::ACK_WAIT;
-use crate::domain::Pool;
+use crate::domain::{Pool, Reason, Refusal};
 use crate::journal::{Entry, Journal, MemoryJournal, Writer};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -130,6 +130,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Whether a command that nobody has begun may begin now.
+    fn not_expired(&self, expires_at: Option<Timestamp>) -> Result<(), Refusal> {
+        let now = self.now();
+        match expires_at {
+            Some(at) if at < now => {
+                let detail = format!("expires_at: found {at}, expected a time after {now}, when it would have started");
+                Err(Refusal::new(Reason::Expired, detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Names one try of one command.

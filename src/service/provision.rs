@@ -63,7 +63,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Option<Registered>, Stop> {
         let Instance { instance_id, endpoint, capabilities, .. } = instance;
         let step = Step::Created { instance_id: instance_id.clone(), endpoint, capabilities };
-        let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        let next = hold.after(step, self.now())?;
         if next.registration.status == RegistrationStatus::Disabled {
             let stored = hold.store(&self.journal, next).await;
             return self.or_undo(hold, stored, Some(&instance_id)).await.map(|()| None);

@@ -7,8 +7,8 @@ use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
-    Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, Standing, State, Step, Worker,
-    WorkerKey, WorkerType,
+    Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker, WorkerKey,
+    WorkerType,
 };
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
@@ -62,7 +62,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         order: &TerminateWorkerConfig,
         message: Option<u64>,
     ) -> Result<Result<Hold, HoldError>, Stop> {
-        self.not_expired(order)?;
+        self.not_expired(order.expires_at)?;
         let claim = Claim {
             pool: order.pool.clone(),
             worker_id: order.worker_id.clone(),
@@ -104,30 +104,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             }
             Step::TakeOver
         } else {
-            self.not_expired(order)?;
+            self.not_expired(order.expires_at)?;
             Step::Terminate(EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() })
         };
         // What another command has tried in vain does not exhaust this one: a terminate that is sent once the fault is
         // mended has a try at least.
         let tried_before = message.is_some() && head.writer.message == message;
         let mut hold = Hold::resume(head, self.writer(message));
-        let next = hold.after(step, self.now()).map_err(|refused| Stop::Later(refused.to_string()))?;
+        let next = hold.after(step, self.now())?;
         if tried_before && next.attempts >= MAX_IDLE_TRIES {
             return Err(Self::exhausted(hold.worker()).into());
         }
         let stored = hold.store(&self.journal, next).await;
         Ok(stored.map(|()| hold))
-    }
-
-    fn not_expired(&self, order: &TerminateWorkerConfig) -> Result<(), Stop> {
-        let now = self.now();
-        match order.expires_at {
-            Some(at) if at < now => {
-                let detail = format!("expires_at: found {at}, expected a time after {now}, when it would have started");
-                Err(Refusal::new(Reason::Expired, detail).into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// From `terminating` to `terminated`: the scheduler is told before the instance goes, so that it sends no work to

@@ -403,6 +403,30 @@ impl Journal for Blind {
         }
         self.0.admits(key, sequence, max).await
     }
+
+    async fn scan<F: FnMut(Scanned) + Send>(&self, pool: &Pool, take: F) -> Result<Scan, ReadError> {
+        self.0.scan(pool, take).await
+    }
+
+    async fn event_at(&self, sequence: u64) -> Result<Option<EventOf>, ReadError> {
+        self.0.event_at(sequence).await
+    }
+
+    async fn purge(&self, key: &WorkerKey, upto: u64) -> Result<(), PurgeError> {
+        self.0.purge(key, upto).await
+    }
+
+    async fn pool_head(&self, pool: &Pool) -> Result<Option<PoolEntry>, ReadError> {
+        self.0.pool_head(pool).await
+    }
+
+    async fn pool_history(&self, pool: &Pool) -> Result<Vec<PoolEntry>, ReadError> {
+        self.0.pool_history(pool).await
+    }
+
+    async fn append_pool(&self, record: &PoolRecord, after: u64, writer: &Writer) -> Result<u64, AppendError> {
+        self.0.append_pool(record, after, writer).await
+    }
 }
 
 #[tokio::test]

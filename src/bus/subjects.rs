@@ -1,6 +1,7 @@
 //! Every subject, stream and consumer name, each in one function; only validated names can get in.
 
-use crate::domain::{CommandId, Pool, Prefix, State, Verb, WorkerId, WorkerKey};
+use crate::domain::{CommandId, Pool, PoolState, Prefix, State, Verb, WorkerId, WorkerKey};
+use crate::wire::event::POOL_TOKEN;
 
 /// The names of one fleet's objects.
 #[derive(Debug, Clone)]
@@ -70,6 +71,12 @@ impl Subjects {
         format!("{}.log.{}.{}.{}", self.prefix, key.pool, key.worker_id, state.as_str())
     }
 
+    /// Where a pool's own event is written.
+    #[must_use]
+    pub fn pool_log(&self, pool: &Pool, state: PoolState) -> String {
+        format!("{}.log.{pool}.{POOL_TOKEN}.{}", self.prefix, state.as_str())
+    }
+
     /// What the server makes of [`Self::log_all`].
     #[must_use]
     pub fn log_transform(&self) -> String {
@@ -100,6 +107,24 @@ impl Subjects {
         format!("{}.events.{}.{}.*", self.prefix, key.pool, key.worker_id)
     }
 
+    /// Every event of a pool's own, beside its workers'.
+    #[must_use]
+    pub fn own_events_of(&self, pool: &Pool) -> String {
+        format!("{}.events.{pool}.{POOL_TOKEN}.*", self.prefix)
+    }
+
+    /// Whose event a subject is: a worker's, or its pool's own.
+    #[must_use]
+    pub fn read_owner(subject: &str) -> Option<(Pool, Option<WorkerId>)> {
+        let mut tokens = subject.split('.').skip(2);
+        let pool = Pool::new(tokens.next()?).ok()?;
+        let worker = match tokens.next()? {
+            POOL_TOKEN => None,
+            token => Some(WorkerId::new(token).ok()?),
+        };
+        (tokens.count() == 1).then_some((pool, worker))
+    }
+
     /// Worker and state of an event's subject.
     #[must_use]
     pub fn read_event(subject: &str) -> Option<(WorkerId, State)> {
@@ -113,6 +138,12 @@ impl Subjects {
     #[must_use]
     pub fn view_transform(&self) -> String {
         format!("$KV.{}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.view_bucket())
+    }
+
+    /// A worker's entry in the view.
+    #[must_use]
+    pub fn view_of(&self, key: &WorkerKey) -> String {
+        format!("$KV.{}.{}.{}", self.view_bucket(), key.pool, key.worker_id)
     }
 
     /// Every dead letter.
@@ -143,11 +174,25 @@ mod tests {
         assert_eq!(subjects.events_of(&key), "enlist.events.gpu-a.w-1.*");
         assert_eq!(subjects.log_transform(), "enlist.events.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}");
         assert_eq!(subjects.view_transform(), "$KV.enlist_workers.{{wildcard(1)}}.{{wildcard(2)}}");
+        assert_eq!(subjects.view_of(&key), "$KV.enlist_workers.gpu-a.w-1");
+        assert_eq!(subjects.pool_log(&pool, PoolState::Sizing), "enlist.log.gpu-a._.sizing");
+        assert_eq!(subjects.own_events_of(&pool), "enlist.events.gpu-a._.*");
         assert_eq!(subjects.dead(&pool, Verb::Terminate, None), "enlist.dead.gpu-a.terminate._");
         assert_eq!(
             Subjects::read_event("enlist.events.gpu-a.w-1.registered"),
             Some((WorkerId::new("w-1").unwrap(), State::Registered))
         );
         assert_eq!(Subjects::read_event("enlist.events.gpu-a._.sizing"), None);
+    }
+
+    #[test]
+    fn an_event_s_subject_tells_whose_it_is() {
+        let pool = Pool::new("gpu-a").unwrap();
+        let worker = Some(WorkerId::new("w-1").unwrap());
+        assert_eq!(Subjects::read_owner("enlist.events.gpu-a.w-1.registered"), Some((pool.clone(), worker)));
+        assert_eq!(Subjects::read_owner("enlist.events.gpu-a._.sizing"), Some((pool, None)));
+        for none in ["enlist.events.gpu-a.w-1", "enlist.events.gpu-a.w-1.lost.more", "enlist.events.gpu-a.W.lost"] {
+            assert_eq!(Subjects::read_owner(none), None, "{none}");
+        }
     }
 }

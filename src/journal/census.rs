@@ -6,9 +6,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::domain::{State, WorkerId};
 
 /// The live workers of one pool. Ids are kept as 64-bit hashes: some 20 bytes a worker.
-///
-/// A census that begins with a snapshot has of each worker only the newest event of each state: one that was taken over
-/// while it was being provisioned stands at that takeover and not at its first claim.
 #[derive(Debug, Default)]
 pub struct Census {
     live: HashMap<u64, (u64, State)>,
@@ -23,8 +20,10 @@ fn fingerprint(id: &WorkerId) -> u64 {
 }
 
 impl Census {
-    /// Takes one event in, in the order of the log.
-    pub fn observe(&mut self, id: &WorkerId, state: State, sequence: u64) {
+    /// Takes one event in, in the order of the log. `claim` is the place that the event says its worker's claim has: a
+    /// snapshot holds only the newest event of each state, and so not the claim of a worker that was taken over while it
+    /// was being provisioned. Without it the event is the claim, or an older version's.
+    pub fn observe(&mut self, id: &WorkerId, state: State, sequence: u64, claim: Option<u64>) {
         self.sequence = self.sequence.max(sequence);
         let key = fingerprint(id);
         if state.is_final() {
@@ -35,7 +34,7 @@ impl Census {
         }
         let slot = self.live.entry(key).or_insert_with(|| {
             self.by_state[state as usize] += 1;
-            (sequence, state)
+            (claim.unwrap_or(sequence), state)
         });
         self.by_state[slot.1 as usize] -= 1;
         self.by_state[state as usize] += 1;
@@ -78,12 +77,34 @@ mod tests {
     fn a_worker_counts_from_its_claim_to_its_final_event() {
         let id = |n: &str| WorkerId::new(n).unwrap();
         let mut census = Census::default();
-        census.observe(&id("a"), State::Provisioning, 1);
-        census.observe(&id("b"), State::Provisioning, 2);
-        census.observe(&id("a"), State::Provisioned, 3);
+        census.observe(&id("a"), State::Provisioning, 1, None);
+        census.observe(&id("b"), State::Provisioning, 2, None);
+        census.observe(&id("a"), State::Provisioned, 3, Some(1));
         assert_eq!((census.live(), census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (2, true, false));
         assert_eq!(census.by_state().find(|(s, _)| *s == State::Provisioned), Some((State::Provisioned, 1)));
-        census.observe(&id("a"), State::Terminated, 4);
+        census.observe(&id("a"), State::Terminated, 4, Some(1));
         assert_eq!((census.live(), census.admits(&id("b"), 1), census.sequence()), (1, true, 4));
+    }
+
+    #[test]
+    fn a_worker_that_was_taken_over_keeps_the_place_of_its_claim() {
+        let id = |n: &str| WorkerId::new(n).unwrap();
+        let mut census = Census::default();
+        // A snapshot: the claim of `a`, at 1, is no longer in it.
+        census.observe(&id("b"), State::Provisioning, 2, None);
+        census.observe(&id("a"), State::Provisioning, 3, Some(1));
+        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (true, false));
+    }
+
+    #[test]
+    fn a_host_that_is_allocated_again_goes_to_the_end_of_the_order() {
+        let id = |n: &str| WorkerId::new(n).unwrap();
+        let mut census = Census::default();
+        census.observe(&id("a"), State::Registered, 3, Some(1));
+        census.observe(&id("b"), State::Registered, 4, Some(2));
+        census.observe(&id("a"), State::Terminated, 5, Some(1));
+        census.observe(&id("a"), State::Provisioning, 6, None);
+        census.observe(&id("a"), State::Provisioned, 7, Some(6));
+        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (false, true));
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Census, ReadError};
+use super::{Census, ReadError, WRITER, Writer};
 use crate::bus::subjects::Subjects;
 use crate::domain::{Pool, WorkerId};
 
@@ -143,7 +143,9 @@ impl Feed {
 fn take(census: &mut Census, message: &jetstream::Message) -> Result<u64, async_nats::Error> {
     let sequence = message.info()?.stream_sequence;
     if let Some((worker, state)) = Subjects::read_event(&message.subject) {
-        census.observe(&worker, state, sequence);
+        let writer = message.headers.as_ref().and_then(|headers| headers.get(WRITER));
+        let claim = writer.and_then(|writer| Writer::from_header(writer.as_str()).claim);
+        census.observe(&worker, state, sequence, claim);
     }
     Ok(sequence)
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{AppendError, Census, Entry, Journal, ReadError, Writer};
-use crate::domain::{Pool, Worker, WorkerKey};
+use super::{AppendError, Census, Entry, EventOf, Journal, PoolEntry, PurgeError, ReadError, Scan, Scanned, Writer};
+use crate::domain::{Pool, PoolRecord, Worker, WorkerKey};
 
 /// A log that lives as long as its last clone.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +14,19 @@ pub struct MemoryJournal(Arc<Mutex<Log>>);
 struct Log {
     last: u64,
     workers: HashMap<WorkerKey, Vec<Entry>>,
-    pools: HashMap<Pool, Census>,
+    pools: HashMap<Pool, Vec<PoolEntry>>,
+    censuses: HashMap<Pool, Census>,
+}
+
+impl Log {
+    /// The place of the next event, if `head` is still what its writer takes it to be.
+    fn next(&mut self, head: Option<u64>, after: u64) -> Result<u64, AppendError> {
+        if head.unwrap_or(0) != after {
+            return Err(AppendError::Conflict);
+        }
+        self.last += 1;
+        Ok(self.last)
+    }
 }
 
 impl MemoryJournal {
@@ -42,13 +54,10 @@ impl Journal for MemoryJournal {
     async fn append(&self, worker: &Worker, after: u64, writer: &Writer) -> Result<u64, AppendError> {
         let mut log = self.log();
         let key = worker.key();
-        let head = log.workers.get(&key).and_then(|entries| entries.last()).map_or(0, |entry| entry.sequence);
-        if head != after {
-            return Err(AppendError::Conflict);
-        }
-        log.last += 1;
-        let sequence = log.last;
-        log.pools.entry(worker.pool.clone()).or_default().observe(&worker.worker_id, worker.state, sequence);
+        let head = log.workers.get(&key).and_then(|entries| entries.last()).map(|entry| entry.sequence);
+        let sequence = log.next(head, after)?;
+        let census = log.censuses.entry(worker.pool.clone()).or_default();
+        census.observe(&worker.worker_id, worker.state, sequence, writer.claim);
         let entry = Entry { worker: worker.clone(), sequence, writer: writer.clone() };
         log.workers.entry(key).or_default().push(entry);
         Ok(sequence)
@@ -63,10 +72,64 @@ impl Journal for MemoryJournal {
     }
 
     async fn is_full(&self, pool: &Pool, max: usize) -> Result<bool, ReadError> {
-        Ok(self.log().pools.get(pool).map_or(0, Census::live) >= max)
+        Ok(self.log().censuses.get(pool).map_or(0, Census::live) >= max)
     }
 
     async fn admits(&self, key: &WorkerKey, _sequence: u64, max: usize) -> Result<bool, ReadError> {
-        Ok(self.log().pools.get(&key.pool).is_none_or(|census| census.admits(&key.worker_id, max)))
+        Ok(self.log().censuses.get(&key.pool).is_none_or(|census| census.admits(&key.worker_id, max)))
+    }
+
+    async fn scan<F: FnMut(Scanned) + Send>(&self, pool: &Pool, take: F) -> Result<Scan, ReadError> {
+        let (last, mut newest) = {
+            let log = self.log();
+            let workers = log.workers.iter().filter(|(key, _)| key.pool == *pool);
+            let workers = workers.filter_map(|(_, entries)| entries.last().cloned());
+            let newest: Vec<(u64, Scanned)> = workers.map(|entry| (entry.sequence, Scanned::Worker(entry))).collect();
+            let own = log.pools.get(pool).and_then(|entries| entries.last().cloned());
+            let own = own.map(|entry| (entry.sequence, Scanned::Pool(entry)));
+            (log.last, newest.into_iter().chain(own).collect::<Vec<_>>())
+        };
+        newest.sort_by_key(|(sequence, _)| *sequence);
+        // Not under the lock: the caller's code may look at the log.
+        newest.into_iter().map(|(_, event)| event).for_each(take);
+        Ok(Scan { last })
+    }
+
+    async fn event_at(&self, sequence: u64) -> Result<Option<EventOf>, ReadError> {
+        let log = self.log();
+        let worker = log.workers.iter().find(|(_, entries)| entries.iter().any(|entry| entry.sequence == sequence));
+        if let Some((key, _)) = worker {
+            return Ok(Some(EventOf::Worker(key.clone())));
+        }
+        let pool = log.pools.iter().find(|(_, entries)| entries.iter().any(|entry| entry.sequence == sequence));
+        Ok(pool.map(|(pool, _)| EventOf::Pool(pool.clone())))
+    }
+
+    async fn purge(&self, key: &WorkerKey, upto: u64) -> Result<(), PurgeError> {
+        let mut log = self.log();
+        if let Some(entries) = log.workers.get_mut(key) {
+            entries.retain(|entry| entry.sequence > upto);
+            if entries.is_empty() {
+                log.workers.remove(key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn pool_head(&self, pool: &Pool) -> Result<Option<PoolEntry>, ReadError> {
+        Ok(self.log().pools.get(pool).and_then(|entries| entries.last()).cloned())
+    }
+
+    async fn pool_history(&self, pool: &Pool) -> Result<Vec<PoolEntry>, ReadError> {
+        Ok(self.log().pools.get(pool).cloned().unwrap_or_default())
+    }
+
+    async fn append_pool(&self, record: &PoolRecord, after: u64, writer: &Writer) -> Result<u64, AppendError> {
+        let mut log = self.log();
+        let head = log.pools.get(&record.pool).and_then(|entries| entries.last()).map(|entry| entry.sequence);
+        let sequence = log.next(head, after)?;
+        let entry = PoolEntry { record: record.clone(), sequence, writer: writer.clone() };
+        log.pools.entry(record.pool.clone()).or_default().push(entry);
+        Ok(sequence)
     }
 }

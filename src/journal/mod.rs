@@ -1,64 +1,24 @@
 //! The event log: the only record. One write is one event, compared and set against the worker's newest.
 
 mod census;
+mod entry;
 pub mod follow;
 mod memory;
 pub mod nats;
 
 use std::future::Future;
-use std::sync::Arc;
 
 pub use census::Census;
+pub use entry::{Entry, EventOf, PoolEntry, Scan, Scanned, WRITER, Writer};
 pub use memory::MemoryJournal;
 
-use crate::domain::{Pool, Worker, WorkerKey};
-
-/// Who writes: one name for each try of a command, so that a write whose answer was lost can be told from another's, and
-/// the queue message that the try works on, so that a redelivery of that very message can be told from a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Writer {
-    /// The try.
-    pub name: Arc<str>,
-    /// The message's sequence in its pool's queue; `None` for a call without a queue.
-    pub message: Option<u64>,
-}
-
-impl Writer {
-    /// As it stands in an event's header.
-    #[must_use]
-    pub fn to_header(&self) -> String {
-        match self.message {
-            Some(message) => format!("{}/{message}", self.name),
-            None => self.name.to_string(),
-        }
-    }
-
-    /// Reads [`Self::to_header`] back.
-    #[must_use]
-    pub fn from_header(text: &str) -> Self {
-        match text.split_once('/') {
-            Some((name, message)) => Self { name: name.into(), message: message.parse().ok() },
-            None => Self { name: text.into(), message: None },
-        }
-    }
-}
-
-/// A worker's event as the log holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// The worker as of this event.
-    pub worker: Worker,
-    /// The event's place in the log; what the next write is compared against.
-    pub sequence: u64,
-    /// Who wrote it.
-    pub writer: Writer,
-}
+use crate::domain::{Pool, PoolRecord, Worker, WorkerKey};
 
 /// Why an event is not in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Someone else has written since: ours is not the newest. Read the head and decide.
-    #[error("another event of this worker was stored first")]
+    #[error("another event was stored first")]
     Conflict,
     /// The log cannot be reached. The write may still land later, where its compare-and-set makes it harmless.
     #[error("the event log cannot be written: {0}")]
@@ -69,6 +29,11 @@ pub enum AppendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the event log cannot be read: {0}")]
 pub struct ReadError(pub String);
+
+/// Events may not be gone, or not all of them: purge again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the event log cannot be purged: {0}")]
+pub struct PurgeError(pub String);
 
 /// The log of events, with two homes: a NATS stream and this process's memory.
 ///
@@ -101,4 +66,33 @@ pub trait Journal: Send + Sync + 'static {
         sequence: u64,
         max: usize,
     ) -> impl Future<Output = Result<bool, ReadError>> + Send;
+
+    /// Reads how every worker of a pool stands: of each its newest event, perhaps preceded by older ones of its own, in the
+    /// order of the log; the pool's own newest events too. Everything stored before the call is seen.
+    fn scan<F: FnMut(Scanned) + Send>(
+        &self,
+        pool: &Pool,
+        take: F,
+    ) -> impl Future<Output = Result<Scan, ReadError>> + Send;
+
+    /// Whose event stands at a place in the log: `None` where there is none any more, or not yet.
+    fn event_at(&self, sequence: u64) -> impl Future<Output = Result<Option<EventOf>, ReadError>> + Send;
+
+    /// Removes the events of a worker up to and including `upto`, and before them its entry in the view: a crash between
+    /// the two leaves events that the next purge finds. Newer events of the same worker stay. Called again it is `Ok`.
+    fn purge(&self, key: &WorkerKey, upto: u64) -> impl Future<Output = Result<(), PurgeError>> + Send;
+
+    /// A pool's newest own event, read from the leader.
+    fn pool_head(&self, pool: &Pool) -> impl Future<Output = Result<Option<PoolEntry>, ReadError>> + Send;
+
+    /// Every kept event of a pool's own, oldest first.
+    fn pool_history(&self, pool: &Pool) -> impl Future<Output = Result<Vec<PoolEntry>, ReadError>> + Send;
+
+    /// Stores the pool's next own event, as [`Self::append`] does a worker's.
+    fn append_pool(
+        &self,
+        record: &PoolRecord,
+        after: u64,
+        writer: &Writer,
+    ) -> impl Future<Output = Result<u64, AppendError>> + Send;
 }

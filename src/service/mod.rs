@@ -147,7 +147,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Names one try of one command.
     fn writer(&self, message: Option<u64>) -> Writer {
         let number = self.tries.fetch_add(1, Ordering::Relaxed);
-        Writer { name: format!("{}.{number}", self.replica).into(), message }
+        Writer { name: format!("{}.{number}", self.replica).into(), message, claim: None }
     }
 
     /// Whether this try may go on with what another has left. A redelivery of the very message that the other works on

@@ -1,0 +1,138 @@
+//! One write of the log, of whichever record: published, compared and set by the server, and decided by the head where
+//! the answer does not tell.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{NatsJournal, read};
+use crate::bus::requests::RequestError;
+use crate::bus::stored::Stored;
+use crate::domain::{PoolRecord, Worker};
+use crate::journal::{AppendError, Entry, PoolEntry, ReadError, WRITER, Writer};
+use crate::wire::event;
+use crate::wire::publish::PubAck;
+
+const WRITER_HEADER: HeaderName = HeaderName::from_static(WRITER);
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
+const EXPECTED_SUBJECT: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A leader election takes seconds; a command in hand waits for it rather than go through its queue again.
+const TRIES: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// What is written: a worker's record, or a pool's own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Record<'a> {
+    Worker(&'a Worker),
+    Pool(&'a PoolRecord),
+}
+
+/// One write, which may be sent any number of times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Write<'a> {
+    pub(super) record: Record<'a>,
+    pub(super) after: u64,
+    pub(super) writer: &'a Writer,
+}
+
+enum Published {
+    Stored(u64),
+    /// 10071 or 10164: the head tells.
+    Refused,
+    /// It may be stored, now or later: the head tells.
+    Unknown(String),
+}
+
+impl Write<'_> {
+    /// Whether a stored event is this very write: the same event by the same writer, whose answer was lost.
+    fn is(&self, head: &Stored) -> Result<bool, ReadError> {
+        match self.record {
+            Record::Worker(ours) => {
+                let Entry { worker, writer, sequence: _ } = read::entry(head)?;
+                Ok(worker.rev == ours.rev && worker.epoch == ours.epoch && writer == *self.writer)
+            }
+            Record::Pool(ours) => {
+                let PoolEntry { record, writer, sequence: _ } = read::pool_entry(head)?;
+                Ok(record.rev == ours.rev && writer == *self.writer)
+            }
+        }
+    }
+}
+
+impl NatsJournal {
+    pub(super) async fn write(&self, write: Write<'_>) -> Result<u64, AppendError> {
+        match self.publish(write).await {
+            Published::Stored(sequence) => Ok(sequence),
+            // Rare, and larger than the way above: not carried along by every command in hand.
+            refused => Box::pin(self.decide(write, refused)).await,
+        }
+    }
+
+    /// The one filter of a record's compare-and-set.
+    fn filter(&self, record: Record<'_>) -> String {
+        match record {
+            Record::Worker(worker) => self.subjects.events_of(&worker.key()),
+            Record::Pool(record) => self.subjects.own_events_of(&record.pool),
+        }
+    }
+
+    async fn publish(&self, Write { record, after, writer }: Write<'_>) -> Published {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(after));
+        headers.insert(EXPECTED_SUBJECT, self.filter(record));
+        headers.insert(CONTENT_TYPE, event::CONTENT_TYPE);
+        headers.insert(WRITER_HEADER, writer.to_header());
+        let (subject, body) = match record {
+            Record::Worker(worker) => {
+                (self.subjects.log(&worker.key(), worker.state), event::encode(&self.prefix, worker, None))
+            }
+            Record::Pool(record) => {
+                (self.subjects.pool_log(&record.pool, record.state), event::encode_pool(&self.prefix, record, None))
+            }
+        };
+        match self.requests.send(subject, Some(headers), body.into(), PATIENCE).await {
+            Ok(reply) => match PubAck::read(&reply.payload) {
+                Ok(ack) => Published::Stored(ack.sequence),
+                Err(error) if error.is_wrong_last_sequence() => Published::Refused,
+                Err(error) => Published::Unknown(error.to_string()),
+            },
+            Err(error @ (RequestError::NoResponders | RequestError::TimedOut | RequestError::Disconnected)) => {
+                Published::Unknown(error.to_string())
+            }
+            Err(error @ RequestError::Unsendable(_)) => Published::Unknown(error.to_string()),
+        }
+    }
+
+    /// What became of a write that was not simply stored, by the record's head; and the same write again while that tells
+    /// that nobody has won.
+    async fn decide(&self, write: Write<'_>, mut published: Published) -> Result<u64, AppendError> {
+        let filter = self.filter(write.record);
+        let mut tries = 1;
+        loop {
+            let why = match published {
+                Published::Stored(sequence) => return Ok(sequence),
+                Published::Refused => "the compare-and-set was not decided".to_owned(),
+                Published::Unknown(error) => error,
+            };
+            let why = match self.newest(&filter).await.and_then(|head| {
+                let ours = head.as_ref().map_or(Ok(false), |head| write.is(head))?;
+                Ok((ours, head.map_or(0, |head| head.sequence)))
+            }) {
+                Ok((true, sequence)) => return Ok(sequence),
+                Ok((false, sequence)) if sequence != write.after => return Err(AppendError::Conflict),
+                // Nothing is stored, or not yet: the same write may be tried again.
+                Ok((false, _)) => why,
+                Err(ReadError(error)) => error,
+            };
+            if tries == TRIES {
+                return Err(AppendError::Unavailable(why));
+            }
+            let window = FIRST_PAUSE.saturating_mul(1 << tries).min(LONGEST_PAUSE);
+            tokio::time::sleep(window.mul_f64(rand::random())).await;
+            tries += 1;
+            published = self.publish(write).await;
+        }
+    }
+}

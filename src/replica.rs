@@ -12,8 +12,7 @@ use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
 use crate::config::{Config, PoolConfig};
-use crate::domain::Pool;
-use crate::domain::Verb;
+use crate::domain::{Lane, Pool};
 use crate::handle::Handler;
 use crate::http::{self, HttpState};
 use crate::journal::follow::Follower;
@@ -23,7 +22,7 @@ use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
 use crate::service::{WorkerManagementConfig, WorkerManagementService};
 use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
-use crate::worker::{Queue, QueueContext, Watch, Worker};
+use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Watch, Worker};
 
 /// How often the gauges of live workers are set.
 const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -104,7 +103,7 @@ impl Replica {
         let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
-        let worker = Worker { watch, ..Worker::new(config.limits.concurrency) };
+        let worker = Worker { watch, ..Worker::new(config.limits.concurrency, config.pools.len()) };
         let mut gauges = Vec::new();
         for (pool, pool_config) in &config.pools {
             let provider = AnyProvider::for_pool(config, pool_config)
@@ -136,8 +135,12 @@ impl Replica {
                 link: connection.link.clone(),
                 pools: config.pools.len(),
             });
-            for verb in [Verb::Provision, Verb::Terminate] {
-                let queue = Queue::new(Arc::clone(&context), verb, pool_config.concurrency);
+            for lane in Lane::ALL {
+                let most = match lane {
+                    Lane::Provision | Lane::Terminate => pool_config.concurrency,
+                    Lane::Control => CONTROL_SLOTS,
+                };
+                let queue = Queue::new(Arc::clone(&context), lane, most);
                 worker.tasks.spawn(queue.run());
             }
         }

@@ -14,6 +14,9 @@ use crate::domain::Verb;
 pub use queue::{Queue, QueueContext};
 pub use slots::Slots;
 
+/// Commands about one pool as a whole in hand at once. They are few, and each asks much of provider and scheduler.
+pub const CONTROL_SLOTS: usize = 4;
+
 /// Told of each command that has come to its end, and how long it was in hand.
 pub type Watch = Arc<dyn Fn(Verb, Duration) + Send + Sync>;
 
@@ -32,14 +35,16 @@ pub struct Worker {
     pub provisions: Arc<Slots>,
     /// Terminates in hand: they never wait for a provision's slot.
     pub terminates: Arc<Slots>,
+    /// Commands about pools as a whole in hand: no flood of the others delays them.
+    pub controls: Arc<Slots>,
     /// For who measures; `None` in production.
     pub watch: Option<Watch>,
 }
 
 impl Worker {
-    /// A replica that holds up to `concurrency` provisions, and as many terminates, at once.
+    /// A replica of so many pools that holds up to `concurrency` provisions, and as many terminates, at once.
     #[must_use]
-    pub fn new(concurrency: usize) -> Self {
+    pub fn new(concurrency: usize, pools: usize) -> Self {
         Self {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -47,6 +52,7 @@ impl Worker {
             concurrency,
             provisions: Arc::new(Slots::new(concurrency)),
             terminates: Arc::new(Slots::new(concurrency)),
+            controls: Arc::new(Slots::new(CONTROL_SLOTS * pools)),
             watch: None,
         }
     }

@@ -12,7 +12,7 @@ use super::slots::{Room, Slots};
 use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
-use crate::domain::{CommandId, Verb};
+use crate::domain::{CommandId, Lane};
 use crate::handle::{self, Handled, Handler};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
@@ -53,7 +53,7 @@ pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal
 /// One consumer of one pool.
 pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     context: Arc<QueueContext<P, R, J>>,
-    verb: Verb,
+    lane: Lane,
     /// Room of this queue alone.
     own: Arc<Semaphore>,
     concurrency: usize,
@@ -68,14 +68,14 @@ pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
-    /// The queue of `verb`, which works on up to `concurrency` commands at once.
+    /// The queue of `lane`, which works on up to `concurrency` commands at once.
     #[must_use]
-    pub fn new(context: Arc<QueueContext<P, R, J>>, verb: Verb, concurrency: usize) -> Self {
+    pub fn new(context: Arc<QueueContext<P, R, J>>, lane: Lane, concurrency: usize) -> Self {
         // All idle pools together hold half of the replica's room at most.
         let idle = (context.worker.concurrency / (2 * context.pools.max(1))).clamp(1, MOST_IDLE).min(concurrency);
         Self {
             context,
-            verb,
+            lane,
             own: Arc::new(Semaphore::new(concurrency)),
             concurrency,
             idle,
@@ -99,7 +99,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 if begun.elapsed() > LONGEST_PAUSE {
                     pause = SHORTEST_PAUSE;
                 }
-                tracing::info!(pool = %context.desk.pool, verb = self.verb.as_str(), %why, "the queue is asked again in a moment");
+                tracing::info!(pool = %context.desk.pool, lane = self.lane.as_str(), %why, "the queue is asked again in a moment");
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
@@ -120,7 +120,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         }
         link.mark_unchanged();
         let client = desk.requests.client().clone();
-        let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.verb.as_str())
+        let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.lane.as_str())
             .await
             .map_err(|error| error.to_string())?;
         let freed = Arc::clone(&self.freed);
@@ -192,14 +192,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     }
 
     fn pulling(&self, yes: bool) {
-        self.context.health.set_pulling(&self.context.desk.pool, self.verb, yes);
+        self.context.health.set_pulling(&self.context.desk.pool, self.lane, yes);
     }
 
     fn slots(&self) -> Arc<Slots> {
         let worker = &self.context.worker;
-        match self.verb {
-            Verb::Provision => Arc::clone(&worker.provisions),
-            Verb::Terminate | Verb::Pool | Verb::Sweep => Arc::clone(&worker.terminates),
+        match self.lane {
+            Lane::Provision => Arc::clone(&worker.provisions),
+            Lane::Terminate => Arc::clone(&worker.terminates),
+            Lane::Control => Arc::clone(&worker.controls),
         }
     }
 

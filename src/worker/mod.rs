@@ -29,32 +29,15 @@ pub struct Worker {
     pub stop: CancellationToken,
     /// Stop what is in hand as well.
     pub abandon: CancellationToken,
-    /// Commands of a kind in hand at once, all pools together.
-    pub concurrency: usize,
-    /// Provisions in hand.
-    pub provisions: Arc<Slots>,
-    /// Terminates in hand: they never wait for a provision's slot.
-    pub terminates: Arc<Slots>,
-    /// Commands about pools as a whole in hand: no flood of the others delays them.
-    pub controls: Arc<Slots>,
     /// For who measures; `None` in production.
     pub watch: Option<Watch>,
 }
 
 impl Worker {
-    /// A replica of so many pools that holds up to `concurrency` provisions, and as many terminates, at once.
+    /// A replica that takes on commands.
     #[must_use]
-    pub fn new(concurrency: usize, pools: usize) -> Self {
-        Self {
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            abandon: CancellationToken::new(),
-            concurrency,
-            provisions: Arc::new(Slots::new(concurrency)),
-            terminates: Arc::new(Slots::new(concurrency)),
-            controls: Arc::new(Slots::new(CONTROL_SLOTS * pools)),
-            watch: None,
-        }
+    pub fn new(watch: Option<Watch>) -> Self {
+        Self { tasks: TaskTracker::new(), stop: CancellationToken::new(), abandon: CancellationToken::new(), watch }
     }
 
     /// Stops pulling, waits up to `patience` for what is in hand, and gives the rest back to the queue at once. What is

@@ -12,8 +12,7 @@ use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
 use crate::config::{Config, PoolConfig};
-use crate::domain::Pool;
-use crate::domain::Verb;
+use crate::domain::{Lane, Pool};
 use crate::handle::Handler;
 use crate::http::{self, HttpState};
 use crate::journal::follow::Follower;
@@ -23,7 +22,7 @@ use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
 use crate::service::{WorkerManagementConfig, WorkerManagementService};
 use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
-use crate::worker::{Queue, QueueContext, Watch, Worker};
+use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker};
 
 /// How often the gauges of live workers are set.
 const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -104,9 +103,13 @@ impl Replica {
         let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
-        let worker = Worker { watch, ..Worker::new(config.limits.concurrency) };
+        let worker = Worker::new(watch);
+        let most: Vec<usize> = config.pools.values().map(|pool| pool.concurrency).collect();
+        let provisions = Slots::shared_out(config.limits.concurrency, &most);
+        // Slots of their own: they never wait for a provision's.
+        let terminates = Slots::shared_out(config.limits.concurrency, &most);
         let mut gauges = Vec::new();
-        for (pool, pool_config) in &config.pools {
+        for (((pool, pool_config), provisions), terminates) in config.pools.iter().zip(provisions).zip(terminates) {
             let provider = AnyProvider::for_pool(config, pool_config)
                 .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
             let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
@@ -134,11 +137,14 @@ impl Replica {
                 signals,
                 health: Arc::clone(&health),
                 link: connection.link.clone(),
-                pools: config.pools.len(),
             });
-            for verb in [Verb::Provision, Verb::Terminate] {
-                let queue = Queue::new(Arc::clone(&context), verb, pool_config.concurrency);
-                worker.tasks.spawn(queue.run());
+            let lanes = [
+                (Lane::Provision, provisions),
+                (Lane::Terminate, terminates),
+                (Lane::Control, Slots::alone(CONTROL_SLOTS)),
+            ];
+            for (lane, slots) in lanes {
+                worker.tasks.spawn(Queue::new(Arc::clone(&context), lane, slots).run());
             }
         }
         let http = CancellationToken::new();

@@ -14,8 +14,7 @@ use super::connection::Connection;
 use super::requests::{RequestError, Requests};
 use super::subjects::Subjects;
 use crate::config::ManageStreams;
-use crate::domain::Pool;
-use crate::domain::Verb;
+use crate::domain::{Lane, Pool, Verb};
 
 /// How long a delivered command may stand without a sign of life before another replica gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -64,10 +63,6 @@ pub enum StreamsError {
     },
 }
 
-/// The consumer on each pool's queue and the verbs that it serves.
-pub const CONSUMERS: [(&str, &[Verb]); 3] =
-    [("provision", &[Verb::Provision]), ("terminate", &[Verb::Terminate]), ("control", &[Verb::Pool, Verb::Sweep])];
-
 /// Makes or checks everything under the fleet's prefix for these pools.
 pub async fn ensure(
     connection: &Connection,
@@ -84,8 +79,8 @@ pub async fn ensure(
     keeper.stream(dead(subjects, replicas)).await?;
     for pool in pools {
         keeper.stream(commands(subjects, pool, replicas)).await?;
-        for (name, verbs) in CONSUMERS {
-            keeper.consumer(&subjects.command_stream(pool), consumer(subjects, pool, name, verbs)).await?;
+        for lane in Lane::ALL {
+            keeper.consumer(&subjects.command_stream(pool), consumer(subjects, pool, lane)).await?;
         }
     }
     Ok(())
@@ -204,8 +199,9 @@ fn dead(subjects: &Subjects, replicas: usize) -> stream::Config {
     }
 }
 
-fn consumer(subjects: &Subjects, pool: &Pool, name: &str, verbs: &[Verb]) -> pull::Config {
-    let mut filters: Vec<String> = verbs.iter().map(|verb| subjects.command(pool, *verb)).collect();
+fn consumer(subjects: &Subjects, pool: &Pool, lane: Lane) -> pull::Config {
+    let name = lane.as_str();
+    let mut filters: Vec<String> = lane.verbs().iter().map(|verb| subjects.command(pool, *verb)).collect();
     let (filter_subject, filter_subjects) =
         if filters.len() == 1 { (filters.remove(0), Vec::new()) } else { (String::new(), filters) };
     pull::Config {

@@ -2,6 +2,7 @@
 
 mod error;
 mod ids;
+mod lane;
 mod lifecycle;
 mod pool;
 mod refusal;
@@ -12,6 +13,7 @@ mod worker;
 
 pub use error::{ErrorClass, Standing};
 pub use ids::{CommandId, CorrelationId, InvalidToken, Pool, Prefix, WorkerId, WorkerKey};
+pub use lane::Lane;
 pub use lifecycle::{Claim, Step, TransitionRefused};
 pub use pool::{PoolRecord, PoolState};
 pub use refusal::{Reason, Refusal};

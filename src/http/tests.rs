@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::domain::Lane;
 use crate::domain::Pool;
-use crate::domain::Verb;
 use crate::telemetry::install_metrics;
 
 /// A server on a port of its own.
@@ -51,7 +51,7 @@ async fn readyz_turns_from_503_to_200_and_back_and_says_why() {
         "{body}"
     );
     server.health.set_connected(true);
-    for lane in [Verb::Provision, Verb::Terminate] {
+    for lane in Lane::ALL {
         server.health.set_pulling(&server.pool, lane, true);
     }
     assert_eq!(server.get("/readyz").await.0, 200);

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::domain::{Pool, Verb};
-
-/// The verbs whose commands this version pulls.
-const PULLED: [Verb; 2] = [Verb::Provision, Verb::Terminate];
+use crate::domain::{Lane, Pool};
 
 /// Set by those who know, read by `/readyz`. Starts out not ready.
 pub struct Health {
@@ -17,8 +14,8 @@ pub struct Health {
 }
 
 struct PoolHealth {
-    /// By [`PULLED`].
-    pulling: [AtomicBool; PULLED.len()],
+    /// By [`Lane`].
+    pulling: [AtomicBool; Lane::ALL.len()],
     provider: AtomicBool,
     frozen: AtomicBool,
 }
@@ -39,7 +36,7 @@ impl Health {
     /// The health of a replica that serves these pools.
     pub fn new<'p>(pools: impl IntoIterator<Item = &'p Pool>) -> Self {
         let pool = |pool: &Pool| {
-            let pulling = PULLED.map(|_| AtomicBool::new(false));
+            let pulling = Lane::ALL.map(|_| AtomicBool::new(false));
             let health = PoolHealth { pulling, provider: AtomicBool::new(true), frozen: AtomicBool::new(false) };
             (pool.clone(), health)
         };
@@ -57,10 +54,9 @@ impl Health {
     }
 
     /// A consumer of a pool is being pulled from, or is not.
-    pub fn set_pulling(&self, pool: &Pool, verb: Verb, pulling: bool) {
-        let at = PULLED.iter().position(|pulled| *pulled == verb);
-        if let (Some(pool), Some(at)) = (self.pools.get(pool), at) {
-            pool.pulling[at].store(pulling, Ordering::Relaxed);
+    pub fn set_pulling(&self, pool: &Pool, lane: Lane, pulling: bool) {
+        if let Some(pool) = self.pools.get(pool) {
+            pool.pulling[lane as usize].store(pulling, Ordering::Relaxed);
         }
     }
 
@@ -104,8 +100,8 @@ impl Health {
         let mut all =
             vec![needed("connected".to_owned(), is(connected)), needed("not draining".to_owned(), !is(draining))];
         for (pool, PoolHealth { pulling, provider: _, frozen: _ }) in pools {
-            let verbs = PULLED.iter().zip(pulling);
-            all.extend(verbs.map(|(verb, flag)| needed(format!("pulling {pool}/{}", verb.as_str()), is(flag))));
+            let lanes = Lane::ALL.iter().zip(pulling);
+            all.extend(lanes.map(|(lane, flag)| needed(format!("pulling {pool}/{}", lane.as_str()), is(flag))));
         }
         all.push(told("scheduler answers".to_owned(), is(scheduler)));
         for (pool, PoolHealth { pulling: _, provider, frozen }) in pools {
@@ -125,9 +121,10 @@ mod tests {
         let pool = Pool::new("web").unwrap();
         let health = Health::new([&pool]);
         health.set_connected(true);
-        health.set_pulling(&pool, Verb::Provision, true);
-        assert!(!health.ready());
-        health.set_pulling(&pool, Verb::Terminate, true);
+        for lane in Lane::ALL {
+            assert!(!health.ready(), "{lane:?} is not pulled yet");
+            health.set_pulling(&pool, lane, true);
+        }
         assert!(health.ready());
         health.set_scheduler(false);
         health.set_frozen(&pool, true);

@@ -14,6 +14,9 @@ use crate::domain::Verb;
 pub use queue::{Queue, QueueContext};
 pub use slots::Slots;
 
+/// Commands about one pool as a whole in hand at once. They are few, and each asks much of provider and scheduler.
+pub const CONTROL_SLOTS: usize = 4;
+
 /// Told of each command that has come to its end, and how long it was in hand.
 pub type Watch = Arc<dyn Fn(Verb, Duration) + Send + Sync>;
 
@@ -26,29 +29,15 @@ pub struct Worker {
     pub stop: CancellationToken,
     /// Stop what is in hand as well.
     pub abandon: CancellationToken,
-    /// Commands of a kind in hand at once, all pools together.
-    pub concurrency: usize,
-    /// Provisions in hand.
-    pub provisions: Arc<Slots>,
-    /// Terminates in hand: they never wait for a provision's slot.
-    pub terminates: Arc<Slots>,
     /// For who measures; `None` in production.
     pub watch: Option<Watch>,
 }
 
 impl Worker {
-    /// A replica that holds up to `concurrency` provisions, and as many terminates, at once.
+    /// A replica that takes on commands.
     #[must_use]
-    pub fn new(concurrency: usize) -> Self {
-        Self {
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            abandon: CancellationToken::new(),
-            concurrency,
-            provisions: Arc::new(Slots::new(concurrency)),
-            terminates: Arc::new(Slots::new(concurrency)),
-            watch: None,
-        }
+    pub fn new(watch: Option<Watch>) -> Self {
+        Self { tasks: TaskTracker::new(), stop: CancellationToken::new(), abandon: CancellationToken::new(), watch }
     }
 
     /// Stops pulling, waits up to `patience` for what is in hand, and gives the rest back to the queue at once. What is

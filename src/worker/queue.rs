@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Worker;
@@ -12,7 +12,7 @@ use super::slots::{Room, Slots};
 use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
-use crate::domain::{CommandId, Verb};
+use crate::domain::{CommandId, Lane};
 use crate::handle::{self, Handled, Handler};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
@@ -46,43 +46,28 @@ pub struct QueueContext<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal
     pub health: Arc<Health>,
     /// The connection: what had been asked for is lost with it.
     pub link: watch::Receiver<Link>,
-    /// Pools that share the replica's room.
-    pub pools: usize,
 }
 
 /// One consumer of one pool.
 pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     context: Arc<QueueContext<P, R, J>>,
-    verb: Verb,
-    /// Room of this queue alone.
-    own: Arc<Semaphore>,
-    concurrency: usize,
+    lane: Lane,
+    slots: Slots,
     /// How many commands it asks for while there is no backlog.
     idle: usize,
     /// How many commands it would have come at once: grows with the backlog.
     batch: usize,
     /// Room taken for what has been asked for.
     reserved: Option<Room>,
-    /// A command's task has ended.
-    freed: Arc<Notify>,
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
-    /// The queue of `verb`, which works on up to `concurrency` commands at once.
+    /// The queue of `lane`, which works on as many commands at once as there are slots.
     #[must_use]
-    pub fn new(context: Arc<QueueContext<P, R, J>>, verb: Verb, concurrency: usize) -> Self {
-        // All idle pools together hold half of the replica's room at most.
-        let idle = (context.worker.concurrency / (2 * context.pools.max(1))).clamp(1, MOST_IDLE).min(concurrency);
-        Self {
-            context,
-            verb,
-            own: Arc::new(Semaphore::new(concurrency)),
-            concurrency,
-            idle,
-            batch: idle,
-            reserved: None,
-            freed: Arc::new(Notify::new()),
-        }
+    pub fn new(context: Arc<QueueContext<P, R, J>>, lane: Lane, slots: Slots) -> Self {
+        // Within its share, so that an idle pool takes no room from a busy one.
+        let idle = slots.share().min(MOST_IDLE);
+        Self { context, lane, slots, idle, batch: idle, reserved: None }
     }
 
     /// Pulls until told to stop. Any error ends only the present subscription; the next is made after a pause.
@@ -99,7 +84,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 if begun.elapsed() > LONGEST_PAUSE {
                     pause = SHORTEST_PAUSE;
                 }
-                tracing::info!(pool = %context.desk.pool, verb = self.verb.as_str(), %why, "the queue is asked again in a moment");
+                tracing::info!(pool = %context.desk.pool, lane = self.lane.as_str(), %why, "the queue is asked again in a moment");
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
@@ -120,10 +105,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         }
         link.mark_unchanged();
         let client = desk.requests.client().clone();
-        let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.verb.as_str())
+        let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.lane.as_str())
             .await
             .map_err(|error| error.to_string())?;
-        let freed = Arc::clone(&self.freed);
         loop {
             self.ask(&mut puller).await?;
             let news = tokio::select! {
@@ -138,7 +122,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                     return Err(format!("the connection is {what:?}"));
                 }
                 news = puller.next() => news,
-                () = freed.notified() => continue,
+                () = self.slots.freed() => continue,
             };
             match news {
                 Pulled::Message(message) => {
@@ -158,13 +142,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
 
     /// Asks for more once half of a batch could come; a full pipeline sends one request for many messages.
     async fn ask(&mut self, puller: &mut Puller) -> Result<(), String> {
-        let slots = self.slots();
         if self.reserved.as_ref().is_none_or(|room| room.size() == 0) {
             // Nothing asked for: wait for room, which is back-pressure, then take what is free.
-            let own = Arc::clone(&self.own);
             let room = tokio::select! {
                 () = self.context.worker.stop.cancelled() => return Ok(()),
-                room = slots.take(&own, self.batch) => room,
+                room = self.slots.take(self.batch) => room,
             };
             return self.ask_for(puller, room).await;
         }
@@ -172,11 +154,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         if short * 2 < self.batch {
             return Ok(());
         }
-        let free = short.min(self.own.available_permits()).min(slots.free());
+        let free = short.min(self.slots.free());
         if free * 16 < self.batch {
             return Ok(());
         }
-        match slots.try_take(&self.own, free) {
+        match self.slots.take_free(free) {
             Some(room) => self.ask_for(puller, room).await,
             None => Ok(()),
         }
@@ -192,29 +174,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     }
 
     fn pulling(&self, yes: bool) {
-        self.context.health.set_pulling(&self.context.desk.pool, self.verb, yes);
-    }
-
-    fn slots(&self) -> Arc<Slots> {
-        let worker = &self.context.worker;
-        match self.verb {
-            Verb::Provision => Arc::clone(&worker.provisions),
-            Verb::Terminate | Verb::Pool | Verb::Sweep => Arc::clone(&worker.terminates),
-        }
+        self.context.health.set_pulling(&self.context.desk.pool, self.lane, yes);
     }
 
     async fn take(&mut self, message: Message, outstanding: usize) {
         let Some(delivery) = Delivery::new(Arc::clone(&self.context.desk), message) else { return };
         if outstanding == 0 {
             // All that was asked for has come: there may be a backlog.
-            self.batch = (self.batch * 2).min(self.concurrency);
+            self.batch = (self.batch * 2).min(self.slots.most());
         }
-        let Some(room) = self.reserved.as_mut().and_then(|room| room.split(1)) else {
+        let Some(seat) = self.reserved.as_mut().and_then(|room| room.split(1)) else {
             // It answers a request that had been given up for lost, and there is no room set aside for it.
             let _ = delivery.settle(Verdict::Retry(Duration::ZERO)).await;
             return;
         };
-        let seat = Seat { room: Some(room), freed: Arc::clone(&self.freed) };
         let context = Arc::clone(&self.context);
         self.context.worker.tasks.spawn(async move { carry_out(&context, delivery, seat).await });
     }
@@ -240,24 +213,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     }
 }
 
-/// A command's room in the replica; its queue is told when it is free again, however the command's task ends.
-struct Seat {
-    room: Option<Room>,
-    freed: Arc<Notify>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        drop(self.room.take());
-        self.freed.notify_one();
-    }
-}
-
 /// A command from its delivery to its settling, with signs of life to the server all along.
 async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     context: &QueueContext<P, R, J>,
     delivery: Delivery,
-    seat: Seat,
+    seat: Room,
 ) {
     let begun = Instant::now();
     let (verb, deliveries) = (delivery.verb(), delivery.deliveries());

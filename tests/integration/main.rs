@@ -5,6 +5,7 @@
 mod broker;
 mod objects;
 mod outage;
+mod pools;
 mod provision;
 mod refusals;
 mod registration;

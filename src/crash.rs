@@ -37,11 +37,33 @@ pub enum CrashPoint {
     Refused,
     /// The dead letter is stored, the command is not acked.
     DeadLetterStored,
+    /// An orphan's record says `terminating`, its instance still runs.
+    OrphanMarked,
+    /// `lost` is stored, the scheduler has not been told.
+    LostStored,
+    /// The scheduler has been told of a lost worker, its instance's traces are still there.
+    LostUnregistered,
+    /// The scheduler was asked once more to take a worker, the answer is not stored.
+    Offered,
+    /// The sweep has taken a worker over that nobody moved on, and has done nothing yet.
+    StuckTakenOver,
+    /// The view's entry of a worker that ended long ago is gone, its events are not.
+    ViewPurged,
+    /// A sweep's acts are done, what the pool's size asks for is not sent.
+    Swept,
+    /// Commands that the pool's size asks for are sent, the sweep or size command is not acked.
+    OrdersSent,
+    /// A pool's size is stored, nobody has been asked for.
+    SizingStored,
+    /// `sized` is stored, the command is not acked.
+    SizedStored,
+    /// An adopted instance has a claim, and not yet its `provisioned`.
+    AdoptionClaimed,
 }
 
 impl CrashPoint {
     /// Every point, for the test that walks them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 28] = [
         Self::ProvisionReceived,
         Self::Claimed,
         Self::TakenOver,
@@ -59,6 +81,17 @@ impl CrashPoint {
         Self::UndoUnregistered,
         Self::Refused,
         Self::DeadLetterStored,
+        Self::OrphanMarked,
+        Self::LostStored,
+        Self::LostUnregistered,
+        Self::Offered,
+        Self::StuckTakenOver,
+        Self::ViewPurged,
+        Self::Swept,
+        Self::OrdersSent,
+        Self::SizingStored,
+        Self::SizedStored,
+        Self::AdoptionClaimed,
     ];
 }
 

@@ -1,5 +1,7 @@
 //! One replica: the parts wired together, started, watched and drained.
 
+pub mod parts;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,12 +19,10 @@ use crate::handle::Handler;
 use crate::http::{self, HttpState};
 use crate::journal::follow::Follower;
 use crate::journal::nats::NatsJournal;
-use crate::provider::any::AnyProvider;
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
-use crate::service::{WorkerManagementConfig, WorkerManagementService};
 use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
-use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker};
+use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker, ask_for_sweeps};
 
 /// How often the gauges of live workers are set.
 const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -108,31 +108,28 @@ impl Replica {
         let provisions = Slots::shared_out(config.limits.concurrency, &most);
         // Slots of their own: they never wait for a provision's.
         let terminates = Slots::shared_out(config.limits.concurrency, &most);
-        let mut gauges = Vec::new();
+        let (mut gauges, mut desks) = (Vec::new(), Vec::new());
         for (((pool, pool_config), provisions), terminates) in config.pools.iter().zip(provisions).zip(terminates) {
-            let provider = AnyProvider::for_pool(config, pool_config)
-                .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
-            let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
+            let service = parts::service(config, pool, pool_config, journal.clone(), scheduler.clone())?;
+            let signals = PoolSignals::new(pool, service.provider().name(), service.provider().worker_type());
             let signals = Arc::new(signals.telling(Arc::clone(&health)));
             if let Some(follower) = followers.get(pool) {
                 gauges.push((Arc::clone(&signals), follower.clone()));
             }
-            let service = WorkerManagementService::new_with_registration(
-                provider,
-                scheduler.clone(),
-                management(config, pool_config),
-            )
-            .with_journal(journal.clone())
-            .with_signals(pool, Arc::clone(&signals));
+            let service = service.with_signals(pool, Arc::clone(&signals));
+            let desk = Arc::new(Desk {
+                requests: requests.clone(),
+                subjects: subjects.clone(),
+                pool: pool.clone(),
+                stream: subjects.command_stream(pool),
+                api_prefix: streams::api_prefix(domain),
+            });
+            let sweep = parts::sweep(config, pool, pool_config);
+            let handler = Handler::new(service, pool_config.clone(), sweep, parts::own_queue(&desk));
+            desks.push(Arc::clone(&desk));
             let context = Arc::new(QueueContext {
-                handler: Arc::new(Handler::new(service, pool.clone(), pool_config.clone())),
-                desk: Arc::new(Desk {
-                    requests: requests.clone(),
-                    subjects: subjects.clone(),
-                    pool: pool.clone(),
-                    stream: subjects.command_stream(pool),
-                    api_prefix: streams::api_prefix(domain),
-                }),
+                handler: Arc::new(handler),
+                desk,
                 worker: worker.clone(),
                 signals,
                 health: Arc::clone(&health),
@@ -147,6 +144,7 @@ impl Replica {
                 worker.tasks.spawn(Queue::new(Arc::clone(&context), lane, slots).run());
             }
         }
+        worker.tasks.spawn(ask_for_sweeps(desks, config.sweep.interval, worker.stop.clone()));
         let http = CancellationToken::new();
         let state = HttpState { metrics, health: Arc::clone(&health) };
         tokio::spawn(http::serve(listener, state, http.clone()));
@@ -174,19 +172,6 @@ impl Replica {
         // What has been published, acks and naks above all, is to reach the server before the connection goes.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.connection.client.flush()).await;
         self.http.cancel();
-    }
-}
-
-fn management(config: &Config, pool: &PoolConfig) -> WorkerManagementConfig {
-    WorkerManagementConfig {
-        registration_enabled: pool.registration.enabled,
-        registration_max_retries: pool.registration.max_retries,
-        registration_timeout: pool.registration.timeout,
-        scheduler_try_timeout: config.scheduler.try_timeout,
-        unregister_timeout: config.scheduler.unregister_timeout,
-        launch_timeout: pool.launch_timeout,
-        grace: pool.grace,
-        max_workers: pool.max_workers,
     }
 }
 

@@ -191,9 +191,13 @@ async fn ac_4_every_worker_of_a_new_pool_is_registered() {
     let pool = service.create_pool(&config, 20).await;
     assert!(pool.workers.iter().all(|worker| worker.as_ref().unwrap().status == WorkerStatus::Registered));
     assert_eq!(scheduler.registered(), 20);
-    let again = service.create_pool(&config, 22).await;
-    assert_eq!(again.workers.len(), 22);
-    assert_eq!(service.provider().list_workers(&config.pool).await.unwrap().len(), 22, "only the missing are made");
+    assert_eq!(pool.record.unwrap().state, PoolState::Sized);
+    let again = service.create_pool(&config, 20).await;
+    assert!(again.record.is_ok() && again.workers.iter().all(Result::is_ok));
+    assert_eq!(service.provider().list_workers(&config.pool).await.unwrap().len(), 20, "no second of any");
+    let other = service.create_pool(&config, 22).await;
+    assert!(matches!(other.record, Err(WorkerManagementError::Refused(refusal)) if refusal.reason == Reason::Conflict));
+    assert!(other.workers.is_empty(), "the same command id with another size makes nothing");
 }
 
 #[tokio::test]

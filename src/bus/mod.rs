@@ -1,5 +1,6 @@
 //! The broker: what of NATS the rest of the house needs, and nothing that the rest decides.
 
+pub mod commands;
 pub mod connection;
 pub mod delivery;
 pub mod pull;

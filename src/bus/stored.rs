@@ -71,6 +71,16 @@ pub async fn next(
     get(requests, api_prefix, stream, json!({ "seq": from, "next_by_subj": subject })).await
 }
 
+/// The message at a sequence.
+pub async fn at(
+    requests: &Requests,
+    api_prefix: &str,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Stored>, ReadStoredError> {
+    get(requests, api_prefix, stream, json!({ "seq": sequence })).await
+}
+
 async fn get(
     requests: &Requests,
     api_prefix: &str,

@@ -185,6 +185,21 @@ impl Worker {
         let ended_by = EndedBy { command_id: Some(claim.command_id.clone()), reason: Some("unknown".into()) };
         Self { ended_by: Some(ended_by), ..claim.open(None, State::Terminated, now) }
     }
+
+    /// The record of an instance that has none and is to go: whoever would claim its name finds it taken.
+    #[must_use]
+    pub fn orphan(claim: Claim, epoch: u64, instance_id: String, now: Timestamp) -> Self {
+        let ended_by = EndedBy { command_id: None, reason: Some("orphan".into()) };
+        let open = claim.open(None, State::Terminating, now);
+        Self { epoch, instance_id: Some(instance_id), ended_by: Some(ended_by), ..open }
+    }
+
+    /// The first record of an instance whose own was lost with the log, and which stays. `epoch` is above every one that
+    /// the scheduler may have seen.
+    #[must_use]
+    pub fn adopted(claim: Claim, epoch: u64, created_at: Timestamp, now: Timestamp) -> Self {
+        Self { epoch, created_at, ..claim.open(None, State::Provisioning, now) }
+    }
 }
 
 impl Claim {

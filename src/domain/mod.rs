@@ -7,6 +7,7 @@ mod lifecycle;
 mod pool;
 mod refusal;
 mod retry;
+mod slot;
 mod spec;
 mod verb;
 mod worker;
@@ -18,6 +19,7 @@ pub use lifecycle::{Claim, Step, TransitionRefused};
 pub use pool::{PoolRecord, PoolState};
 pub use refusal::{Reason, Refusal};
 pub use retry::{MAX_IDLE_TRIES, nak_delay, wait_delay};
+pub use slot::{Slot, command_for_host, command_to_end};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
 pub use verb::Verb;
 pub use worker::{

@@ -1,9 +1,10 @@
 //! One file a verb: a command's bytes in, the service's answer out as a verdict on the message.
 
+mod own_queue;
+mod pool;
 mod provision;
+pub mod sweep;
 mod terminate;
-
-use std::time::Duration;
 
 use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
@@ -11,10 +12,13 @@ use crate::domain::{CommandId, Pool, State, Verb, WorkerId, nak_delay, wait_dela
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
+use crate::service::sweep::SweepPoolConfig;
 use crate::service::{Ending, WorkerManagementService};
 use crate::telemetry::Outcome;
 use crate::text::cut;
 use crate::wire::command::Undecodable;
+
+pub use own_queue::{OwnQueue, Put};
 
 /// Handles the commands of one pool.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Handler<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     service: WorkerManagementService<P, R, J>,
     pool: Pool,
     config: PoolConfig,
+    sweep: SweepPoolConfig,
+    queue: OwnQueue,
 }
 
 /// What the queue says of a command's message.
@@ -43,10 +49,16 @@ pub struct Handled {
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    /// A handler for `pool`, whose template and permissions are in `config`.
+    /// A handler for the pool of `sweep`, whose template and permissions are in `config` and whose commands come from
+    /// `queue`.
     #[must_use]
-    pub fn new(service: WorkerManagementService<P, R, J>, pool: Pool, config: PoolConfig) -> Self {
-        Self { service, pool, config }
+    pub fn new(
+        service: WorkerManagementService<P, R, J>,
+        config: PoolConfig,
+        sweep: SweepPoolConfig,
+        queue: OwnQueue,
+    ) -> Self {
+        Self { service, pool: sweep.pool.clone(), config, sweep, queue }
     }
 
     /// The service behind it.
@@ -83,8 +95,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Verb::Provision => self.provision(body, message).await,
             // Boxed, so that a provision in hand does not carry the room for a terminate along.
             Verb::Terminate => Box::pin(self.terminate(body, message)).await,
-            // Their consumer is not pulled from in this version: they wait in the queue.
-            Verb::Pool | Verb::Sweep => Handled { verdict: Verdict::Retry(Duration::from_secs(300)), outcome: None },
+            Verb::Pool => Box::pin(self.pool(body, message)).await,
+            Verb::Sweep => Box::pin(self.sweep(body, message)).await,
         }
     }
 }

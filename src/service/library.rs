@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::{DynamicWorkerConfig, Ending, TerminateWorkerConfig, WorkerManagementService};
+use super::sweep::{Act, Order, SweepError, SweepPoolConfig, SweepReport};
+use super::{DynamicWorkerConfig, Ending, ResizePoolConfig, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::domain::{
-    Capabilities, CommandId, Refusal, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault,
-    WorkerId,
+    Capabilities, CommandId, PoolRecord, Refusal, Registration, RegistrationFault, RegistrationStatus, State, Worker,
+    WorkerFault, WorkerId,
 };
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
@@ -44,6 +45,8 @@ pub struct WorkerProvisioned {
 /// The workers of a pool that was pre-warmed.
 #[derive(Debug)]
 pub struct PoolProvisioned {
+    /// The size on record, which sweeps keep from now on; or why it could not be recorded, and then nothing was made.
+    pub record: Result<PoolRecord, WorkerManagementError>,
     /// One result for each worker asked for, in order.
     pub workers: Vec<Result<WorkerProvisioned, WorkerManagementError>>,
 }
@@ -107,9 +110,21 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         provisioned(finished(self.provision(config, registration, None).await)?)
     }
 
-    /// Pre-warms `size` workers like `config`, each registered, some at a time. Called again with the same command id it
-    /// makes those that are missing. The workers' command ids are that of `config` with `-0`, `-1` … behind it.
-    pub async fn create_pool(&self, config: &DynamicWorkerConfig, size: usize) -> PoolProvisioned {
+    /// Pre-warms a pool to `size` workers like `config`, each registered, some at a time, and records the size first, so
+    /// that [`Self::sweep`] keeps it: it replaces what is lost, and ends what is above. Called again with the same command
+    /// id it makes those that are missing. The workers' command ids are that of `config` with `-0`, `-1` … behind it.
+    pub async fn create_pool(&self, config: &DynamicWorkerConfig, size: u32) -> PoolProvisioned {
+        let order = ResizePoolConfig {
+            pool: config.pool.clone(),
+            command_id: config.command_id.clone(),
+            size,
+            correlation_id: config.correlation_id.clone(),
+            expires_at: config.expires_at,
+        };
+        let sweep = SweepPoolConfig::new(config.pool.clone(), config.spec.clone());
+        if let Err(stop) = self.resize_pool(&order, &sweep, None).await {
+            return PoolProvisioned { record: Err(stop.into()), workers: Vec::new() };
+        }
         let registration = &self.config.registration();
         let workers = stream::iter(0..size)
             .map(|n| async move {
@@ -121,7 +136,62 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             .buffered(POOL_CONCURRENCY)
             .collect()
             .await;
-        PoolProvisioned { workers }
+        PoolProvisioned { record: self.size_of(&order, &sweep).await, workers }
+    }
+
+    /// The pool's record after all that was asked for was tried.
+    async fn size_of(
+        &self,
+        order: &ResizePoolConfig,
+        sweep: &SweepPoolConfig,
+    ) -> Result<PoolRecord, WorkerManagementError> {
+        // Writes `sized` where the pool has it by now.
+        self.resize_pool(order, sweep, None).await?;
+        match self.journal.pool_head(&order.pool).await {
+            Ok(Some(entry)) => Ok(entry.record),
+            Ok(None) => Err(WorkerManagementError::Unfinished("the pool's record is gone from the log".into())),
+            Err(error) => Err(WorkerManagementError::Unfinished(error.to_string())),
+        }
+    }
+
+    /// Compares what the provider has, what the scheduler knows and what the journal says, and mends the differences; and
+    /// brings the pool to its size, where it has one. Called now and then it keeps all of them true: what looks wrong is
+    /// acted upon when two calls have seen it.
+    pub async fn sweep(&self, config: &SweepPoolConfig) -> Result<SweepReport, SweepError> {
+        let mut report = self.sweep_pool(config, None, None).await?;
+        let orders: Vec<Order> = std::mem::take(&mut report.orders);
+        let mut done = stream::iter(orders)
+            .map(|order| async move {
+                let ending = self.carry_out_order(config, &order).await;
+                (order, ending)
+            })
+            .buffer_unordered(POOL_CONCURRENCY);
+        while let Some((order, ending)) = done.next().await {
+            if let Err(error) = finished(ending) {
+                report.undone.push((Act::Ask(order), error.to_string()));
+            }
+        }
+        drop(done);
+        Ok(report)
+    }
+
+    async fn carry_out_order(&self, config: &SweepPoolConfig, order: &Order) -> Ending {
+        match order {
+            Order::Provision { command_id, worker_id } => {
+                let order =
+                    DynamicWorkerConfig::for_command(config.pool.clone(), command_id.clone(), config.spec.clone());
+                let order = DynamicWorkerConfig { worker_id: worker_id.clone(), ..order };
+                self.provision(&order, &config.registration, None).await
+            }
+            Order::Terminate { command_id, worker_id } => {
+                let order = TerminateWorkerConfig {
+                    command_id: command_id.clone(),
+                    reason: Some("size".to_owned()),
+                    ..TerminateWorkerConfig::new(config.pool.clone(), worker_id.clone())
+                };
+                self.terminate(&order, None).await
+            }
+        }
     }
 
     /// Tells the scheduler that a worker goes, waits for its drain, then removes the worker.
@@ -136,6 +206,16 @@ fn finished(ending: Ending) -> Result<Worker, WorkerManagementError> {
         Ending::Refused(refusal) => Err(refusal.into()),
         Ending::Later(why) => Err(WorkerManagementError::Unfinished(why)),
         Ending::Wait(_) | Ending::Superseded => Err(WorkerManagementError::Superseded),
+    }
+}
+
+impl From<Stop> for WorkerManagementError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refusal) => Self::Refused(refusal),
+            Stop::Later(why) => Self::Unfinished(why),
+            Stop::Wait(_) | Stop::Superseded => Self::Superseded,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The path from a command to its outcome, and the library's front door to it.
 
+mod adopt;
 mod claim;
 mod create;
 mod ending;
@@ -8,12 +9,16 @@ mod hold;
 mod let_go;
 mod library;
 mod provision;
+mod resize;
+mod scheduler;
 mod settings;
+pub mod sweep;
 mod terminate;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -25,8 +30,10 @@ use crate::registration::WorkerRegistrationPort;
 use crate::registration::memory::MemoryScheduler;
 use crate::telemetry::PoolSignals;
 
+pub use adopt::Adoption;
 pub use ending::{Ending, Stop};
 pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};
+pub use resize::{ResizePoolConfig, Resizing};
 pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig};
 
 /// Tells the time; an argument, so that simulation can turn it.
@@ -65,6 +72,8 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     replica: Arc<str>,
     tries: AtomicU64,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
+    /// What the newest sweep of each pool has seen wrong.
+    sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
 }
 
 impl<P: WorkerProvider> WorkerManagementService<P, MemoryScheduler> {
@@ -92,6 +101,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
+            sweeps: Mutex::default(),
         }
     }
 }
@@ -100,8 +110,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self { provider, registration, journal: _, config, clock, replica, tries, signals } = self;
-        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals }
+        let Self { provider, registration, journal: _, config, clock, replica, tries, signals, sweeps } = self;
+        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals, sweeps }
     }
 
     /// The same service on another clock.
@@ -128,7 +138,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         &self.provider
     }
 
-    fn now(&self) -> Timestamp {
+    /// The time, as its clock has it.
+    pub fn now(&self) -> Timestamp {
         (self.clock)()
     }
 
@@ -155,14 +166,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// perhaps alive, and two that take the worker from one another in turn would end as `exhausted`. Only a record that
     /// has stood for longer than any step can take belongs to nobody.
     fn may_take_over(&self, head: &Entry, message: Option<u64>) -> bool {
-        let WorkerManagementConfig { registration_timeout, unregister_timeout, launch_timeout, grace, .. } =
-            &self.config;
-        // A terminate waits for the grace twice: while the scheduler drains the worker, and while its provider ends it.
-        let longest = *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace + 2 * ACK_WAIT;
         let stood = self.now().duration_since(head.worker.updated_at);
         message.is_none()
             || head.writer.message == message
-            || stood > jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
+            || stood > jiff::SignedDuration::try_from(self.longest_step()).unwrap_or(jiff::SignedDuration::MAX)
+    }
+
+    /// Longer than any step of a command can take: a record that has stood for longer belongs to nobody.
+    fn longest_step(&self) -> Duration {
+        let WorkerManagementConfig { registration_timeout, unregister_timeout, launch_timeout, grace, .. } =
+            &self.config;
+        // A terminate waits for the grace twice: while the scheduler drains the worker, and while its provider ends it.
+        *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace + 2 * ACK_WAIT
     }
 
     fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {

@@ -55,7 +55,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Writes `provisioned`, and beside it asks the scheduler for the first time: the request carries the event's own
     /// rev, and if the event loses its race the registration is taken back before anything else.
-    async fn created(
+    pub(super) async fn created(
         &self,
         hold: &mut Hold,
         instance: Instance,
@@ -90,7 +90,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Writes the outcome; with registration off it is `provisioned`, which stands already.
-    async fn outcome(&self, mut hold: Hold, told: Option<Registered>) -> Result<Worker, Stop> {
+    pub(super) async fn outcome(&self, mut hold: Hold, told: Option<Registered>) -> Result<Worker, Stop> {
         if let Some(Registered { attempts, fault }) = told {
             crash::point(CrashPoint::Registered);
             let step = match fault.clone() {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::fenced::Fenced;
 use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
@@ -12,10 +11,7 @@ use crate::domain::{
 };
 use crate::journal::{Entry, Journal};
 use crate::provider::{ProviderError, WorkerProvider};
-use crate::registration::retry::{self, Unregistered};
-use crate::registration::{
-    RegisterWorker, Registered, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
-};
+use crate::registration::WorkerRegistrationPort;
 
 /// How often the head may change under a terminate before it comes back later.
 const ROUNDS: usize = 8;
@@ -161,52 +157,5 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             Ok(_) => Stop::Wait("another command has the worker in hand"),
             Err(error) => error.into(),
         }
-    }
-
-    /// Tells the scheduler that the worker goes. Whatever it answers, the terminate goes on; the sweep tells it again
-    /// where it could not be reached.
-    pub(super) async fn unregister(&self, worker: &Worker, grace: Duration, force: bool) {
-        let Some(port) = &self.registration else { return };
-        let reason = worker.ended_by.as_ref().and_then(|ended| ended.reason.clone());
-        let request = UnregisterWorker {
-            worker_id: worker.worker_id.clone(),
-            pool: worker.pool.clone(),
-            instance_id: worker.instance_id.clone(),
-            epoch: worker.epoch,
-            reason: reason.unwrap_or_else(|| "terminate".into()),
-            grace,
-        };
-        let (try_timeout, patience) = (self.config.scheduler_try_timeout, self.config.unregister_timeout);
-        let signals = self.signals(&worker.pool);
-        let on_attempt = |answer: &Result<(), RegistrationError>| signals.scheduler_asked(answer);
-        match retry::unregister(port, &request, try_timeout, patience, force, on_attempt).await {
-            Unregistered::Done => {}
-            Unregistered::StillBusy => {
-                tracing::info!(pool = %worker.pool, worker_id = %worker.worker_id, "still draining at the end of its grace");
-            }
-            Unregistered::Unreachable(fault) => tracing::warn!(
-                pool = %worker.pool, worker_id = %worker.worker_id, code = %fault.code, error = %fault.message,
-                "the scheduler was not told that the worker goes"
-            ),
-        }
-    }
-
-    /// Tells the scheduler that the worker is there, as often as the settings say.
-    pub(super) async fn register(&self, request: RegisterWorker, config: &RegistrationConfig) -> Registered {
-        let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
-        let (signals, worker_id) = (self.signals(&request.pool), request.worker_id.clone());
-        let port = Fenced::new(port, &self.journal);
-        let begun = tokio::time::Instant::now();
-        let mut attempt = 0;
-        let on_attempt = |answer: &Result<(), RegistrationError>| {
-            attempt += 1;
-            if !port.overtaken() {
-                signals.registration_attempt(&worker_id, attempt, answer);
-            }
-        };
-        let told =
-            retry::register(&port, request, config, self.config.scheduler_try_timeout, || self.now(), on_attempt).await;
-        signals.registration_took(begun.elapsed());
-        told
     }
 }

@@ -112,6 +112,30 @@ label!(
     }
 );
 
+label!(
+    /// What a sweep has done.
+    SweepAct {
+        /// An instance without a live record was removed.
+        RemoveOrphan => "remove_orphan",
+        /// The same was left, as `sweep.orphans` asks.
+        ReportOrphan => "report_orphan",
+        /// A worker whose instance is gone became `lost`.
+        WriteOff => "write_off",
+        /// The scheduler was asked to take a worker.
+        Register => "register",
+        /// The scheduler was told that a worker is no more.
+        Unregister => "unregister",
+        /// A record that nobody moved any more was taken over.
+        Finish => "finish",
+        /// The pool's size asked for a worker more.
+        Provision => "provision",
+        /// The pool's size asked for a worker fewer.
+        Terminate => "terminate",
+        /// The events of a worker that ended long ago went.
+        Purge => "purge",
+    }
+);
+
 impl Verb {
     /// How commands of this verb can end.
     #[must_use]

@@ -23,6 +23,7 @@ pub(super) const IN_FLIGHT: &str = "enlist_commands_in_flight";
 pub(super) const WORKERS: &str = "enlist_workers";
 pub(super) const ORPHANS: &str = "enlist_orphans_total";
 pub(super) const DEAD_LETTERS: &str = "enlist_dead_letters_total";
+pub(super) const SWEEP_ACTS: &str = "enlist_sweep_acts_total";
 pub(super) const SWEEP_FROZEN: &str = "enlist_sweep_frozen";
 pub(super) const NATS_CONNECTED: &str = "enlist_nats_connected";
 const BUILD_INFO: &str = "enlist_build_info";
@@ -87,6 +88,7 @@ fn describe() {
     describe_gauge!(WORKERS, "Workers by state, as the newest sweep in this replica found them");
     describe_counter!(ORPHANS, "Instances without a record, by what was done about them");
     describe_counter!(DEAD_LETTERS, "Commands that will not be carried out, by reason");
+    describe_counter!(SWEEP_ACTS, "What sweeps of this replica have done, by act");
     describe_gauge!(SWEEP_FROZEN, "1 while the sweep removes nothing because too much would go");
     describe_gauge!(NATS_CONNECTED, "1 while connected");
     describe_gauge!(BUILD_INFO, "Always 1; the version is the label");

@@ -10,11 +10,12 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::{debug, info, warn};
 
 use super::health::Health;
-use super::labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome};
+use super::labels::{AttemptOutcome, Operation, Outcome, ProviderOutcome};
 use super::metrics::{
-    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, IN_FLIGHT, NATS_CONNECTED, ORPHANS, REDELIVERIES, REGISTRATION_FAILED,
-    SWEEP_FROZEN, Shared, WORKERS,
+    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, IN_FLIGHT, NATS_CONNECTED, REDELIVERIES, REGISTRATION_FAILED, Shared,
+    WORKERS,
 };
+use super::sweep::SweepSignals;
 use crate::domain::{Pool, Reason, Refusal, RegistrationFault, State, Verb, Worker, WorkerId, WorkerType};
 use crate::registration::RegistrationError;
 
@@ -26,8 +27,7 @@ pub struct PoolSignals {
     registration_failed: Counter,
     dead_letters: Vec<Counter>,
     workers: Vec<Gauge>,
-    orphans: Vec<Counter>,
-    frozen: Gauge,
+    sweep: SweepSignals,
     shared: Shared,
     /// Told whether scheduler and provider answer.
     health: Option<Arc<Health>>,
@@ -48,7 +48,6 @@ impl PoolSignals {
         let name = || pool.to_string();
         let worker_type = worker_type.as_str();
         let dead_letter = |reason: Reason| counter!(DEAD_LETTERS, "pool" => name(), "reason" => reason.as_str());
-        let orphan = |action: &OrphanAction| counter!(ORPHANS, "pool" => name(), "action" => action.as_str());
         Self {
             pool: pool.clone(),
             provider,
@@ -56,8 +55,7 @@ impl PoolSignals {
             registration_failed: counter!(REGISTRATION_FAILED, "worker_type" => worker_type, "pool" => name()),
             dead_letters: Reason::ALL.into_iter().map(dead_letter).collect(),
             workers: State::ALL.iter().map(|s| gauge!(WORKERS, "pool" => name(), "state" => s.as_str())).collect(),
-            orphans: OrphanAction::ALL.iter().map(orphan).collect(),
-            frozen: gauge!(SWEEP_FROZEN, "pool" => name()),
+            sweep: SweepSignals::new(pool),
             shared: Shared::new(provider),
             health: None,
         }
@@ -66,7 +64,14 @@ impl PoolSignals {
     /// The same, and `/readyz` tells of scheduler and provider what is seen here.
     #[must_use]
     pub fn telling(self, health: Arc<Health>) -> Self {
-        Self { health: Some(health), ..self }
+        let sweep = self.sweep.telling(Arc::clone(&health));
+        Self { health: Some(health), sweep, ..self }
+    }
+
+    /// What its sweeps tell.
+    #[must_use]
+    pub fn sweep(&self) -> &SweepSignals {
+        &self.sweep
     }
 
     /// A command has come to its end.
@@ -154,26 +159,11 @@ impl PoolSignals {
         }
     }
 
-    /// An instance without a record was found twice.
-    pub fn orphan(&self, worker_id: &WorkerId, instance_id: &str, action: OrphanAction) {
-        self.orphans[action as usize].increment(1);
-        let instance_id = crate::text::cut(instance_id, 128);
-        warn!(pool = %self.pool, %worker_id, instance_id, action = action.as_str(), "orphan");
-    }
-
     /// How many workers a sweep found in a state.
     pub fn workers(&self, state: State, count: usize) {
         // Above 2^53 a gauge would be off by one.
         #[allow(clippy::cast_precision_loss)]
         self.workers[state as usize].set(count as f64);
-    }
-
-    /// The sweep removes nothing, and why; or it does again.
-    pub fn sweep_frozen(&self, why: Option<&str>) {
-        self.frozen.set(if why.is_some() { 1.0 } else { 0.0 });
-        if let Some(why) = why {
-            warn!(pool = %self.pool, why = crate::text::cut(why, 500), "sweep frozen: nothing is removed");
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod queue;
 mod slots;
+mod ticker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::domain::Verb;
 
 pub use queue::{Queue, QueueContext};
 pub use slots::Slots;
+pub use ticker::ask_for_sweeps;
 
 /// Commands about one pool as a whole in hand at once. They are few, and each asks much of provider and scheduler.
 pub const CONTROL_SLOTS: usize = 4;

@@ -1,0 +1,40 @@
+//! Putting commands into a pool's queue, and asking whether one is still there.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+
+use super::delivery::Desk;
+use super::requests::RequestError;
+use super::stored::{self, ReadStoredError};
+use crate::domain::{CommandId, Verb};
+use crate::wire::publish::{ApiError, PubAck};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A command is not in its queue, as far as the server has said.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// No answer. It may be there all the same.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The server has not taken it.
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+}
+
+/// Stores a command under its id: within the duplicate window the server takes one of that id, whoever sends it.
+pub async fn put(desk: &Desk, verb: Verb, command_id: &CommandId, body: Bytes) -> Result<PubAck, PutError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", command_id.as_str());
+    let subject = desk.subjects.command(&desk.pool, verb);
+    let reply = desk.requests.send(subject, Some(headers), body, PATIENCE).await?;
+    Ok(PubAck::read(&reply.payload)?)
+}
+
+/// Whether a message is still in the queue: it goes with its ack.
+pub async fn holds(desk: &Desk, sequence: u64) -> Result<bool, ReadStoredError> {
+    let Desk { requests, api_prefix, stream, .. } = desk;
+    Ok(stored::at(requests, api_prefix, stream, sequence).await?.is_some())
+}

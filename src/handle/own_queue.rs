@@ -1,0 +1,72 @@
+//! The way from a handler back into the queue that its commands come from.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::domain::{CommandId, Verb, WorkerId};
+use crate::service::sweep::{Backlog, Order};
+use crate::wire::command::{ProvisionCommand, TerminateCommand};
+
+/// Puts a command into the queue; returns when it is stored there, by this call or an earlier one with the same id.
+pub type Put = Arc<dyn Fn(Verb, CommandId, Bytes) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// A pool's own queue. What a pool's size asks for goes through it like every other command, so that it is carried out
+/// once, by any replica, whoever dies.
+#[derive(Clone)]
+pub struct OwnQueue {
+    /// Puts a command in.
+    pub put: Put,
+    /// Tells whether a message is still there.
+    pub backlog: Backlog,
+}
+
+impl std::fmt::Debug for OwnQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnQueue").finish_non_exhaustive()
+    }
+}
+
+impl OwnQueue {
+    /// Sends what a pool's size asks for. What could not be sent is planned again by the next sweep, under the same ids.
+    pub async fn send(&self, orders: Vec<Order>) -> Result<(), String> {
+        for order in orders {
+            let (verb, command_id, body) = encoded(order);
+            (self.put)(verb, command_id, body.into()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn encoded(order: Order) -> (Verb, CommandId, Vec<u8>) {
+    match order {
+        Order::Provision { command_id, worker_id } => {
+            let body = provision(command_id.clone(), worker_id).encode();
+            (Verb::Provision, command_id, body)
+        }
+        Order::Terminate { command_id, worker_id } => {
+            let command = TerminateCommand {
+                command_id: command_id.clone(),
+                worker_id,
+                reason: Some("size".to_owned()),
+                grace_ms: None,
+                force: false,
+                expires_at: None,
+                correlation_id: None,
+            };
+            (Verb::Terminate, command_id, command.encode())
+        }
+    }
+}
+
+fn provision(command_id: CommandId, worker_id: Option<WorkerId>) -> ProvisionCommand {
+    ProvisionCommand {
+        command_id,
+        worker_id,
+        spec: <_>::default(),
+        registration: <_>::default(),
+        expires_at: None,
+        correlation_id: None,
+    }
+}

@@ -1,0 +1,60 @@
+//! `sweep`: compares the records with the world, and sends what the pool's size asks for.
+
+use tracing::Instrument as _;
+
+use super::{Handled, Handler, Message, undecodable};
+use crate::bus::delivery::Verdict;
+use crate::crash::{self, CrashPoint};
+use crate::domain::{CommandId, Verb};
+use crate::journal::Journal;
+use crate::provider::WorkerProvider;
+use crate::registration::WorkerRegistrationPort;
+use crate::telemetry::Outcome;
+use crate::wire::command::SweepCommand;
+
+/// Before the number of the interval, in the id of a sweep that enlist itself has asked for.
+pub const INTERVAL_ID: &str = "sweep-";
+/// So many intervals later a newer sweep is due, and does all that this one would.
+const STALE: u64 = 2;
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
+    /// A sweep has no outcome but its log line, and is not tried again: the next one looks at everything anew. It comes
+    /// again only when its replica died over it.
+    pub(super) async fn sweep(&self, body: &[u8], message: Message) -> Handled {
+        let SweepCommand { command_id } = match SweepCommand::decode(body) {
+            Ok(command) => command,
+            Err(error) => return undecodable(error),
+        };
+        let done = |outcome| Handled { verdict: Verdict::Done, outcome };
+        if self.is_stale(&command_id) {
+            tracing::debug!(pool = %self.pool, %command_id, "a newer sweep does what this one would");
+            return done(None);
+        }
+        let span = self.span(Verb::Sweep, &command_id, None);
+        let swept = self.service.sweep_pool(&self.sweep, Some(message.sequence), Some(&self.queue.backlog));
+        let Ok(report) = swept.instrument(span).await else { return done(Some(Outcome::Failed)) };
+        crash::point(CrashPoint::Swept);
+        if let Err(why) = self.queue.send(report.orders).await {
+            tracing::info!(pool = %self.pool, why, "what the pool's size asks for is left to the next sweep");
+        }
+        crash::point(CrashPoint::OrdersSent);
+        done(Some(if report.frozen.is_some() { Outcome::Frozen } else { Outcome::Swept }))
+    }
+
+    /// Sweeps that have piled up while nobody took them would all find the same.
+    fn is_stale(&self, command_id: &CommandId) -> bool {
+        let number = command_id.as_str().strip_prefix(INTERVAL_ID).and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| {
+            let now = interval_number(self.service.now(), self.sweep.interval);
+            // A number from another clock, or another setting of the interval, is swept.
+            number < now && now - number > STALE && now - number < u64::from(u32::MAX)
+        })
+    }
+}
+
+/// How many intervals have passed since 1970: the same for every replica, so that one sweep is asked for once.
+#[must_use]
+pub fn interval_number(now: jiff::Timestamp, interval: std::time::Duration) -> u64 {
+    let passed = u128::try_from(now.as_nanosecond()).unwrap_or(0);
+    u64::try_from(passed / interval.as_nanos().max(1)).unwrap_or(u64::MAX)
+}

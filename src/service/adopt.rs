@@ -1,0 +1,71 @@
+//! Rebuilding records from what the provider says of its instances, after the log was lost or put back to an older copy.
+
+use std::collections::HashMap;
+
+use super::hold::Hold;
+use super::sweep::{SchedulerList, SweepError, SweepPoolConfig};
+use super::{Stop, WorkerManagementService};
+use crate::crash::{self, CrashPoint};
+use crate::domain::{Worker, WorkerId};
+use crate::journal::{AppendError, Journal};
+use crate::provider::{Instance, WorkerProvider};
+use crate::registration::WorkerRegistrationPort;
+
+/// An instance that has no record, and what became of it.
+#[derive(Debug)]
+pub struct Adoption {
+    /// The instance.
+    pub instance: Instance,
+    /// The epoch that its record begins with.
+    pub epoch: u64,
+    /// Its record, or why it has none; `None` where nothing was to be done.
+    pub adopted: Option<Result<Worker, String>>,
+}
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// Gives a record to every instance that has none, and registers it. With `dry_run` it only says which they are.
+    ///
+    /// An instance whose worker has ended is not adopted: it is an orphan. Called again, it goes on where it stopped: what
+    /// has a record by then is left alone, and what was only claimed is finished by the sweep.
+    pub async fn adopt(&self, config: &SweepPoolConfig, dry_run: bool) -> Result<Vec<Adoption>, SweepError> {
+        let mut instances = self.list_instances(&config.pool).await?;
+        let listed = match self.list_scheduler(&config.pool).await {
+            SchedulerList::Of(listed) => listed,
+            SchedulerList::None | SchedulerList::Away(_) => HashMap::new(),
+        };
+        let (records, ..) = self.records(&config.pool).await?;
+        instances.retain(|instance| !records.contains_key(&instance.key.worker_id));
+        instances.sort_by(|a, b| a.key.worker_id.cmp(&b.key.worker_id));
+        let mut adoptions = Vec::new();
+        for instance in instances {
+            let epoch = Self::epoch_above(&instance, &listed);
+            let adopted = if dry_run {
+                None
+            } else {
+                Some(self.adopt_one(config, &instance, epoch).await.map_err(|stop| stop.to_string()))
+            };
+            adoptions.push(Adoption { instance, epoch, adopted });
+        }
+        Ok(adoptions)
+    }
+
+    /// Above all that the scheduler can have seen of the worker: it ignores what is below.
+    fn epoch_above(instance: &Instance, listed: &HashMap<WorkerId, u64>) -> u64 {
+        instance.epoch.max(listed.get(&instance.key.worker_id).copied().unwrap_or(0)) + 1
+    }
+
+    async fn adopt_one(&self, config: &SweepPoolConfig, instance: &Instance, epoch: u64) -> Result<Worker, Stop> {
+        let wanted = config.registration.enabled && self.registration.is_some();
+        let claim = self.claim_of(instance, &config.spec, wanted);
+        let worker = Worker::adopted(claim, epoch, instance.created_at, self.now());
+        let mut hold = match Hold::open(&self.journal, worker, 0, self.writer(None)).await {
+            Ok(hold) => hold,
+            Err(AppendError::Conflict) => return Err(Stop::Later("it has a record by now".to_owned())),
+            Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+        };
+        // Dying here leaves a claim with an instance: the sweep finds the two together and finishes them.
+        crash::point(CrashPoint::AdoptionClaimed);
+        let told = self.created(&mut hold, instance.clone(), &config.registration).await?;
+        self.outcome(hold, told).await
+    }
+}

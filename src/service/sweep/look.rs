@@ -1,0 +1,128 @@
+//! What a sweep knows before it decides anything: the provider's list, the scheduler's list, the records, in this order.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use crate::domain::{RegistrationStatus, Slot, State, Worker, WorkerId, WorkerType};
+use crate::journal::{Entry, PoolEntry};
+use crate::provider::Instance;
+
+/// All that a plan is made from.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// When the provider had given its list.
+    pub now: Timestamp,
+    /// Whether the pool's workers are made or found: what is found has no instances to compare.
+    pub worker_type: WorkerType,
+    /// What the provider has made and not removed. Listed before the records are read: an instance is made after its
+    /// worker's claim, so that a claim which is not seen afterwards was not there.
+    pub instances: Vec<Instance>,
+    /// Every worker's newest event.
+    pub records: HashMap<WorkerId, Known>,
+    /// Whom the scheduler knows. Asked before the records are read, too: a worker that ends in between is in the list and
+    /// not the other way round.
+    pub scheduler: SchedulerList,
+    /// The size that the pool was given.
+    pub size: Option<PoolEntry>,
+    /// Proof that the log is not the one that the instances were made under.
+    pub rolled_back: Option<String>,
+}
+
+/// What the scheduler says of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchedulerList {
+    /// These workers, each with the epoch under which it was registered.
+    Of(HashMap<WorkerId, u64>),
+    /// It keeps no list, or nobody registers workers.
+    None,
+    /// It did not say.
+    Away(String),
+}
+
+/// A worker's newest event, as much of it as a plan needs: a pool may have a million of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// Where it stands.
+    pub state: State,
+    /// The fence.
+    pub epoch: u64,
+    /// The event's place in the log: an act is done only while it is the newest.
+    pub sequence: u64,
+    /// The provider's id, once it exists.
+    pub instance_id: Option<Box<str>>,
+    /// How far the scheduler has been told.
+    pub registration: RegistrationStatus,
+    /// The scheduler has refused it for good.
+    pub refused: bool,
+    /// When it was claimed.
+    pub created_at: Timestamp,
+    /// When the event was written.
+    pub updated_at: Timestamp,
+    /// The queue message that the event was written for.
+    pub message: Option<u64>,
+    /// The place in the pool that it fills, where the pool's size asked for it.
+    pub slot: Option<Slot>,
+}
+
+impl From<Entry> for Known {
+    fn from(entry: Entry) -> Self {
+        let Entry { worker, sequence, writer } = entry;
+        let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, .. } = worker;
+        Self {
+            state,
+            epoch,
+            sequence,
+            instance_id: instance_id.map(String::into_boxed_str),
+            registration: registration.status,
+            refused: registration.error.is_some_and(|fault| fault.critical),
+            created_at,
+            updated_at,
+            message: writer.message,
+            slot: Slot::of(&command_id),
+        }
+    }
+}
+
+impl Known {
+    /// The worker has not ended.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.state.is_final()
+    }
+
+    /// The worker counts towards its pool's size: it is there, or is being made, and is not on its way out.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        match self.state {
+            State::Provisioning | State::Provisioned | State::Registered | State::RegistrationFailed => true,
+            State::Terminating | State::Terminated | State::Failed | State::Lost => false,
+        }
+    }
+
+    /// The worker is there and the scheduler has been told, or is not to be.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.state {
+            State::Registered | State::RegistrationFailed => true,
+            State::Provisioned => self.registration == RegistrationStatus::Disabled,
+            State::Provisioning | State::Terminating | State::Terminated | State::Failed | State::Lost => false,
+        }
+    }
+
+    /// The scheduler may have given the worker something to do.
+    #[must_use]
+    pub fn may_have_work(&self) -> bool {
+        match self.state {
+            State::Registered => true,
+            // Who provisions without a scheduler has a use for the worker.
+            State::Provisioned => self.registration == RegistrationStatus::Disabled,
+            State::Provisioning
+            | State::RegistrationFailed
+            | State::Terminating
+            | State::Terminated
+            | State::Failed
+            | State::Lost => false,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How a sweep looks: in an order in which no moment between two lists makes a healthy worker look sick.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::look::{Known, Look, SchedulerList};
+use super::{SweepError, WorkerManagementService};
+use crate::domain::{ErrorClass, Pool, WorkerId, WorkerType};
+use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
+use crate::provider::{Instance, ProviderError, WorkerProvider};
+use crate::registration::WorkerRegistrationPort;
+use crate::telemetry::{Operation, ProviderOutcome};
+
+/// A provider has so long for its list, however short its time for a launch is.
+const SHORTEST_LIST: Duration = Duration::from_secs(60);
+/// Instances whose place in the log is looked up: one that another's event has is proof enough.
+const MOST_PLACES: usize = 32;
+
+impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
+    /// Looks at a pool. Nothing is changed.
+    pub(super) async fn look(&self, pool: &Pool) -> Result<Look, SweepError> {
+        let instances = self.list_instances(pool).await?;
+        let now = self.now();
+        let scheduler = self.list_scheduler(pool).await;
+        let (records, size, scan) = self.records(pool).await?;
+        let worker_type = self.provider.worker_type();
+        let rolled_back = self.rolled_back(&instances, &records, scan).await?;
+        Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })
+    }
+
+    /// Every worker's newest event, and the pool's own.
+    pub(in crate::service) async fn records(
+        &self,
+        pool: &Pool,
+    ) -> Result<(HashMap<WorkerId, Known>, Option<PoolEntry>, Scan), ReadError> {
+        let (mut records, mut size) = (HashMap::new(), None);
+        let take = |scanned| match scanned {
+            // In the order of the log: a later event takes an earlier one's place.
+            Scanned::Worker(entry) => drop(records.insert(entry.worker.worker_id.clone(), Known::from(entry))),
+            Scanned::Pool(entry) => size = Some(entry),
+        };
+        let scan = self.journal.scan(pool, take).await?;
+        Ok((records, size, scan))
+    }
+
+    pub(in crate::service) async fn list_instances(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
+        let begun = Instant::now();
+        let patience = self.config.launch_timeout.max(SHORTEST_LIST);
+        let listed = timeout(patience, self.provider.list_workers(pool)).await.unwrap_or_else(|_| {
+            Err(ProviderError::new(ErrorClass::Timeout, format!("not listed within {patience:?}")))
+        });
+        let (outcome, error) = match &listed {
+            Ok(_) => (ProviderOutcome::Ok, None),
+            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
+        };
+        self.signals(pool).provider_call(Operation::List, outcome, begun.elapsed(), error);
+        listed
+    }
+
+    pub(in crate::service) async fn list_scheduler(&self, pool: &Pool) -> SchedulerList {
+        let Some(port) = &self.registration else { return SchedulerList::None };
+        match port.list_workers(pool).await {
+            Ok(None) => SchedulerList::None,
+            Ok(Some(listed)) => {
+                SchedulerList::Of(listed.into_iter().map(|worker| (worker.worker_id, worker.epoch)).collect())
+            }
+            Err(error) => SchedulerList::Away(error.to_string()),
+        }
+    }
+
+    /// Proof that the log has been put back to an older copy, or made anew: each instance carries the place of its claim in
+    /// the log, and the log that it was made under has that very claim there for as long as the worker's events are kept.
+    async fn rolled_back(
+        &self,
+        instances: &[Instance],
+        records: &HashMap<WorkerId, Known>,
+        scan: Scan,
+    ) -> Result<Option<String>, ReadError> {
+        if self.provider.worker_type() == WorkerType::Static {
+            return Ok(None);
+        }
+        let unrecorded = instances.iter().filter(|instance| !records.contains_key(&instance.key.worker_id));
+        let mut places: Vec<(u64, &Instance)> =
+            unrecorded.filter_map(|instance| instance_claim(instance).map(|claim| (claim, instance))).collect();
+        // The newest first: they are the first that an older copy lacks.
+        places.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
+        let said = |claim: u64, instance: &Instance, what: String| {
+            let (worker, id) = (&instance.key.worker_id, &instance.instance_id);
+            Some(format!(
+                "instance {id} of {worker} was claimed by event {claim} of the log, and {what}: the log was put back to an older copy or made anew"
+            ))
+        };
+        for (claim, instance) in places.into_iter().take(MOST_PLACES) {
+            if claim > scan.last {
+                return Ok(said(claim, instance, format!("the log ends at {}", scan.last)));
+            }
+            match self.journal.event_at(claim).await? {
+                Some(EventOf::Worker(key)) if key == instance.key => {}
+                Some(EventOf::Worker(key)) => return Ok(said(claim, instance, format!("that is an event of {key}"))),
+                Some(EventOf::Pool(other)) => {
+                    return Ok(said(claim, instance, format!("that is an event of pool {other}")));
+                }
+                // Purged, or fallen off the end of its subject.
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+}
+fn instance_claim(_: &Instance) -> Option<u64> {
+    None
+}

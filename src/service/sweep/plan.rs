@@ -1,0 +1,289 @@
+//! The plan of a sweep: from what was looked at to what is to be done. No IO, no clock, no chance.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::act::{Act, Why};
+use super::look::{Known, Look, SchedulerList};
+use super::size;
+use crate::domain::{RegistrationStatus, State, WorkerId, WorkerType};
+use crate::provider::Instance;
+
+/// Purges of one sweep at most: the rest is for the next ones.
+const MOST_PURGES: usize = 1000;
+/// A worker that the scheduler has not accepted is offered to it at least so often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What a pool's settings say of its sweep.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Younger instances are nobody's orphan.
+    pub grace: Duration,
+    /// Whether orphans are removed, or only reported.
+    pub remove_orphans: bool,
+    /// Removals a sweep, or 5 % of the pool, whichever is larger. More than this, and than 10 % of the pool, is too much.
+    pub max_terminations: usize,
+    /// How long events of final workers are kept.
+    pub retention: Duration,
+    /// Time between sweeps.
+    pub interval: Duration,
+    /// A record that is not moved for longer than this is moved by nobody.
+    pub stuck_after: Duration,
+    /// Live workers at most.
+    pub max_workers: Option<usize>,
+    /// The hosts of a static pool, in the order of preference.
+    pub inventory: Option<Vec<WorkerId>>,
+    /// The sweep's own message: what it has begun before, and died over, it goes on with at once.
+    pub message: Option<u64>,
+}
+
+/// What looked wrong once. It is acted upon only when the next sweep finds it again: a list may be a moment old.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Sighting {
+    /// An instance without a live record.
+    Orphan(WorkerId, String),
+    /// A live record, of this epoch, without its instance.
+    Gone(WorkerId, u64),
+}
+
+/// Everything that the newest sweep of a replica has seen wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Sightings(HashSet<Sighting>);
+
+/// What is to be done, and what the next sweep has to know.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// In this order.
+    pub acts: Vec<Act>,
+    /// Seen for the first time: nothing is done about it yet.
+    pub suspects: Vec<Act>,
+    /// Why nothing is removed.
+    pub frozen: Option<String>,
+    /// For the next plan.
+    pub sightings: Sightings,
+    /// Removals that are put off, since a sweep makes only so many.
+    pub put_off: usize,
+}
+
+/// What has to be done about a pool.
+#[must_use]
+pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
+    let mut plan = Plan::default();
+    let instances: HashMap<&WorkerId, &Instance> =
+        look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
+    let removals = removals(look, rules, before, &instances, &mut plan);
+    let live = look.records.values().filter(|known| known.is_live()).count();
+    plan.frozen = look.rolled_back.clone().or_else(|| brake(look, rules, &removals, live));
+    let most = rules.max_terminations.max(live / 20);
+    if plan.frozen.is_none() {
+        plan.put_off = removals.len().saturating_sub(most);
+        plan.acts.extend(removals.into_iter().take(most));
+        if !rules.remove_orphans {
+            plan.acts.extend(reports(look, before));
+        }
+        scheduler_strays(look, &mut plan);
+        unfinished(look, rules, &mut plan);
+    }
+    registrations(look, rules, &instances, &mut plan);
+    if plan.frozen.is_none() {
+        let lost: HashSet<WorkerId> = plan.acts.iter().filter_map(Act::loses).cloned().collect();
+        plan.acts.extend(size::acts(look, rules, &lost));
+        purges(look, rules, &instances, &mut plan);
+    }
+    plan
+}
+
+/// Orphans and lost workers that were seen before; what is seen for the first time is only remembered.
+fn removals(
+    look: &Look,
+    rules: &Rules,
+    before: &Sightings,
+    instances: &HashMap<&WorkerId, &Instance>,
+    plan: &mut Plan,
+) -> Vec<Act> {
+    let mut removals = Vec::new();
+    if look.worker_type == WorkerType::Static {
+        return removals;
+    }
+    for (instance, record) in orphans(look) {
+        if passed(instance.created_at, look.now) <= signed(rules.grace) {
+            continue;
+        }
+        let sighting = Sighting::Orphan(instance.key.worker_id.clone(), instance.instance_id.clone());
+        let act =
+            Act::RemoveOrphan { instance: Box::new(instance.clone()), record: record.map(|known| known.sequence) };
+        sort_in(sighting, act, before, plan, if rules.remove_orphans { Some(&mut removals) } else { None });
+    }
+    for (worker_id, known) in sorted(&look.records) {
+        let Some(instance_id) = known.instance_id.as_deref().filter(|_| known.counts()) else { continue };
+        if instances.get(worker_id).is_some_and(|listed| listed.instance_id == instance_id) {
+            continue;
+        }
+        let sighting = Sighting::Gone(worker_id.clone(), known.epoch);
+        let act = Act::Lose { worker_id: worker_id.clone(), sequence: known.sequence };
+        sort_in(sighting, act, before, plan, Some(&mut removals));
+    }
+    removals
+}
+
+fn sort_in(sighting: Sighting, act: Act, before: &Sightings, plan: &mut Plan, confirmed: Option<&mut Vec<Act>>) {
+    if !before.0.contains(&sighting) {
+        plan.suspects.push(act);
+    } else if let Some(confirmed) = confirmed {
+        confirmed.push(act);
+    }
+    plan.sightings.0.insert(sighting);
+}
+
+/// Instances without a live record, the oldest first.
+fn orphans(look: &Look) -> Vec<(&Instance, Option<&Known>)> {
+    let mut orphans: Vec<_> = look
+        .instances
+        .iter()
+        .map(|instance| (instance, look.records.get(&instance.key.worker_id)))
+        .filter(|(_, record)| record.is_none_or(|known| !known.is_live()))
+        .collect();
+    orphans.sort_by(|(a, _), (b, _)| (a.created_at, &a.key.worker_id).cmp(&(b.created_at, &b.key.worker_id)));
+    orphans
+}
+
+/// Where orphans are only reported: those that were seen before, each time anew.
+fn reports(look: &Look, before: &Sightings) -> Vec<Act> {
+    let seen = |instance: &Instance| {
+        before.0.contains(&Sighting::Orphan(instance.key.worker_id.clone(), instance.instance_id.clone()))
+    };
+    let found = orphans(look).into_iter().filter(|(instance, _)| seen(instance));
+    found.map(|(instance, _)| Act::ReportOrphan { instance: Box::new(instance.clone()) }).collect()
+}
+
+/// Why nothing may be removed, if so.
+fn brake(look: &Look, rules: &Rules, removals: &[Act], live: usize) -> Option<String> {
+    if look.records.is_empty() && !look.instances.is_empty() {
+        let found = look.instances.len();
+        return Some(format!(
+            "the log has no event of this pool, and its provider lists {found} instances: the log is not the one that they were made under"
+        ));
+    }
+    // A worker that the log has never heard of is as good as an instance without a record: the log may be another one.
+    let unknown = match &look.scheduler {
+        SchedulerList::Of(listed) => listed.keys().filter(|worker_id| !look.records.contains_key(*worker_id)).count(),
+        SchedulerList::None | SchedulerList::Away(_) => 0,
+    };
+    let too_many = |going: usize| going > rules.max_terminations && going > live / 10;
+    let lost = removals.iter().filter(|act| act.loses().is_some()).count();
+    let orphans = removals.len() - lost;
+    if too_many(removals.len()) {
+        return Some(format!(
+            "{orphans} orphans and {lost} workers without an instance would go, of {live} live ones: more than max_terminations ({}) and than 10 %",
+            rules.max_terminations
+        ));
+    }
+    too_many(unknown).then(|| {
+        format!(
+            "the scheduler lists {unknown} workers that the log has never heard of, beside {live} live ones: more than max_terminations ({}) and than 10 %",
+            rules.max_terminations
+        )
+    })
+}
+
+/// Workers in the scheduler's list that have ended, or never were.
+fn scheduler_strays(look: &Look, plan: &mut Plan) {
+    let SchedulerList::Of(listed) = &look.scheduler else { return };
+    for (worker_id, epoch) in sorted(listed) {
+        let record = look.records.get(worker_id);
+        if record.is_some_and(Known::is_live) {
+            continue;
+        }
+        let epoch = record.map_or(*epoch, |known| known.epoch.max(*epoch));
+        let record = record.map(|known| known.sequence);
+        plan.acts.push(Act::Unregister { worker_id: worker_id.clone(), epoch, record });
+    }
+}
+
+/// Records that nobody moves any more, and what this very sweep began before it died.
+fn unfinished(look: &Look, rules: &Rules, plan: &mut Plan) {
+    for (worker_id, known) in sorted(&look.records) {
+        let own = rules.message.is_some() && known.message == rules.message;
+        let stood = passed(known.updated_at, look.now) > signed(rules.stuck_after);
+        let open = match known.state {
+            State::Provisioning | State::Terminating => true,
+            State::Provisioned => known.registration == RegistrationStatus::Pending,
+            State::Lost if own => {
+                plan.acts.push(Act::FinishLost { worker_id: worker_id.clone(), sequence: known.sequence });
+                false
+            }
+            State::Registered | State::RegistrationFailed | State::Terminated | State::Failed | State::Lost => false,
+        };
+        if open && (own || stood) {
+            let act = Act::Finish { worker_id: worker_id.clone(), sequence: known.sequence, state: known.state };
+            plan.acts.push(act);
+        }
+    }
+}
+
+/// Workers that are there and that the scheduler does not have.
+fn registrations(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) {
+    if matches!(look.scheduler, SchedulerList::Away(_)) {
+        return;
+    }
+    for (worker_id, known) in sorted(&look.records) {
+        // Nobody is told of what is not there.
+        let there = look.worker_type == WorkerType::Static
+            || instances
+                .get(worker_id)
+                .is_some_and(|listed| Some(&*listed.instance_id) == known.instance_id.as_deref());
+        let why = match known.state {
+            State::RegistrationFailed if there && !known.refused && due(known, rules, look.now) => Why::Failed,
+            State::Registered if there => match &look.scheduler {
+                SchedulerList::Of(listed) if !listed.contains_key(worker_id) => Why::Missing,
+                SchedulerList::Of(_) | SchedulerList::None | SchedulerList::Away(_) => continue,
+            },
+            _ => continue,
+        };
+        plan.acts.push(Act::Register { worker_id: worker_id.clone(), sequence: known.sequence, why });
+    }
+}
+
+/// A worker is offered again after as long as it had been there the last time: less and less often.
+fn due(known: &Known, rules: &Rules, now: Timestamp) -> bool {
+    let age = passed(known.created_at, known.updated_at);
+    let pause = age.max(signed(rules.interval)).min(signed(LONGEST_PAUSE.max(rules.interval)));
+    // A tick of the sweep's own clock that comes a moment early is meant.
+    passed(known.updated_at, now) >= pause - pause / 10
+}
+
+/// Workers whose end is long past, and of whom nothing is left anywhere.
+fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) {
+    let past = sorted(&look.records).into_iter().filter(|(worker_id, known)| {
+        let listed = match &look.scheduler {
+            SchedulerList::Of(listed) => listed.contains_key(*worker_id),
+            SchedulerList::None => false,
+            SchedulerList::Away(_) => true,
+        };
+        !known.is_live()
+            && !listed
+            && !instances.contains_key(worker_id)
+            && passed(known.updated_at, look.now) > signed(rules.retention)
+    });
+    plan.acts.extend(
+        past.take(MOST_PURGES)
+            .map(|(worker_id, known)| Act::Purge { worker_id: worker_id.clone(), sequence: known.sequence }),
+    );
+}
+
+/// In the order of names, so that the same look makes the same plan.
+fn sorted<V>(map: &HashMap<WorkerId, V>) -> Vec<(&WorkerId, &V)> {
+    let mut all: Vec<_> = map.iter().collect();
+    all.sort_by_key(|(worker_id, _)| *worker_id);
+    all
+}
+
+fn passed(from: Timestamp, to: Timestamp) -> SignedDuration {
+    to.duration_since(from)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}

@@ -4,9 +4,11 @@ mod claim;
 mod create;
 mod ending;
 mod fenced;
+mod gate;
 mod hold;
 mod let_go;
 mod library;
+mod pace;
 mod provision;
 mod settings;
 mod terminate;
@@ -26,6 +28,8 @@ use crate::registration::memory::MemoryScheduler;
 use crate::telemetry::PoolSignals;
 
 pub use ending::{Ending, Stop};
+use gate::Paced;
+pub use gate::{Gate, Passage};
 pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};
 pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig};
 
@@ -65,6 +69,7 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     replica: Arc<str>,
     tries: AtomicU64,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
+    paces: RwLock<HashMap<Pool, Arc<Paced>>>,
 }
 
 impl<P: WorkerProvider> WorkerManagementService<P, MemoryScheduler> {
@@ -92,6 +97,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
+            paces: RwLock::default(),
         }
     }
 }
@@ -100,8 +106,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self { provider, registration, journal: _, config, clock, replica, tries, signals } = self;
-        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals }
+        let Self { provider, registration, journal: _, config, clock, replica, tries, signals, paces } = self;
+        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals, paces }
     }
 
     /// The same service on another clock.
@@ -126,6 +132,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The provider.
     pub fn provider(&self) -> &P {
         &self.provider
+    }
+
+    /// Tells when provisions of `pool` may be pulled: not while its provider fails them.
+    pub fn gate(&self, pool: &Pool) -> Gate {
+        self.paced(pool).gate()
     }
 
     fn now(&self) -> Timestamp {
@@ -163,6 +174,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         message.is_none()
             || head.writer.message == message
             || stood > jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
+    }
+
+    fn paced(&self, pool: &Pool) -> Arc<Paced> {
+        if let Some(known) = self.paces.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
+            return known.clone();
+        }
+        self.paces
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(pool.clone())
+            .or_insert_with(Paced::new)
+            .clone()
     }
 
     fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {

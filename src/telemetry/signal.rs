@@ -12,8 +12,8 @@ use tracing::{debug, info, warn};
 use super::health::Health;
 use super::labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome};
 use super::metrics::{
-    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, IN_FLIGHT, NATS_CONNECTED, ORPHANS, REDELIVERIES, REGISTRATION_FAILED,
-    SWEEP_FROZEN, Shared, WORKERS,
+    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, HOLD_OFF, IN_FLIGHT, NATS_CONNECTED, ORPHANS, REDELIVERIES,
+    REGISTRATION_FAILED, SWEEP_FROZEN, Shared, WORKERS,
 };
 use crate::domain::{Pool, Reason, Refusal, RegistrationFault, State, Verb, Worker, WorkerId, WorkerType};
 use crate::registration::RegistrationError;
@@ -28,6 +28,7 @@ pub struct PoolSignals {
     workers: Vec<Gauge>,
     orphans: Vec<Counter>,
     frozen: Gauge,
+    hold_off: Gauge,
     shared: Shared,
     /// Told whether scheduler and provider answer.
     health: Option<Arc<Health>>,
@@ -58,6 +59,7 @@ impl PoolSignals {
             workers: State::ALL.iter().map(|s| gauge!(WORKERS, "pool" => name(), "state" => s.as_str())).collect(),
             orphans: OrphanAction::ALL.iter().map(orphan).collect(),
             frozen: gauge!(SWEEP_FROZEN, "pool" => name()),
+            hold_off: gauge!(HOLD_OFF, "pool" => name()),
             shared: Shared::new(provider),
             health: None,
         }
@@ -151,6 +153,18 @@ impl PoolSignals {
                 let error = crate::text::cut(error, 500);
                 warn!(%pool, provider, operation, outcome = outcome.as_str(), error, "provider call failed");
             }
+        }
+    }
+
+    /// The pool asks its provider for nothing for so long, and why; or it does again.
+    pub fn holds_off(&self, hold_off: Option<(Duration, &str)>) {
+        self.hold_off.set(hold_off.map_or(0.0, |(length, _)| length.as_secs_f64()));
+        let pool = &self.pool;
+        if let Some((length, error)) = hold_off {
+            let error = crate::text::cut(error, 500);
+            warn!(%pool, seconds = length.as_secs_f64(), error, "the provider fails creates: the pool holds off");
+        } else {
+            info!(%pool, "a create has succeeded: the pool holds off no more");
         }
     }
 
@@ -263,6 +277,7 @@ mod tests {
             "enlist_orphans_total{pool=\"web\",action=\"terminated\"} 0",
             "enlist_dead_letters_total{pool=\"web\",reason=\"not_allowed\"} 0",
             "enlist_sweep_frozen{pool=\"web\"} 0",
+            "enlist_pool_holdoff_seconds{pool=\"web\"} 0",
             "enlist_nats_connected 0",
             concat!("enlist_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {

@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod delivery;
+pub mod pass;
 pub mod pull;
 pub mod requests;
 pub mod stored;

@@ -16,7 +16,8 @@ use super::requests::{RequestError, Requests};
 use super::stored::ReadStoredError;
 use crate::wire::publish::ApiError;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Before it answers, the server looks up the newest message of every subject.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The server sends a sign of life where it has nothing else to send for so long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// After this the server removes the consumer of a pass that nobody listens to any more.

@@ -2,6 +2,7 @@
 
 use super::NatsJournal;
 use crate::bus::stored::{self, ReadStoredError, Stored};
+use crate::crash::{self, CrashPoint};
 use crate::domain::WorkerKey;
 
 /// Where a message that the server has taken from another stream stood there.
@@ -18,6 +19,8 @@ impl NatsJournal {
         {
             stored::purge(requests, api_prefix, &view, &entry, shown.sequence).await?;
         }
+        // Dying here leaves the events: the next purge finds them, and nothing in the view.
+        crash::point(CrashPoint::ViewPurged);
         stored::purge(requests, api_prefix, &self.stream, &self.subjects.events_of(key), upto).await
     }
 }

@@ -8,6 +8,8 @@ mod carry_out;
 mod look;
 mod looking;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod report;
 mod size;
 

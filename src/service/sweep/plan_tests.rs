@@ -1,0 +1,438 @@
+//! Every rule of the plan, held against any pool that can be.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::act::{Act, Order, Why};
+use super::look::{Known, Look, SchedulerList};
+use super::plan::{Plan, Rules, Sightings, plan};
+use super::size::Count;
+use crate::domain::{
+    CommandId, Labels, Pool, PoolRecord, PoolState, RegistrationStatus, Slot, SpecHash, State, WorkerId, WorkerKey,
+    WorkerType,
+};
+use crate::journal::{PoolEntry, Writer};
+use crate::provider::Instance;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000_000).unwrap()
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+fn id(number: usize) -> WorkerId {
+    WorkerId::new(format!("w-{number}")).unwrap()
+}
+
+fn pool() -> Pool {
+    Pool::new("web").unwrap()
+}
+
+fn instance(number: usize, age: i64) -> Instance {
+    Instance {
+        key: WorkerKey::new(pool(), id(number)),
+        instance_id: format!("i-{number}"),
+        endpoint: None,
+        capabilities: None,
+        command_id: CommandId::new("c").unwrap(),
+        spec_hash: SpecHash::of(b""),
+        epoch: 1,
+        claim: None,
+        labels: Labels::new(),
+        created_at: ago(age),
+    }
+}
+
+fn known(state: State, number: usize, age: i64) -> Known {
+    let there = !matches!(state, State::Provisioning | State::Failed);
+    Known {
+        state,
+        epoch: 1,
+        sequence: number as u64 + 1,
+        instance_id: there.then(|| format!("i-{number}").into()),
+        registration: match state {
+            State::Registered => RegistrationStatus::Registered,
+            State::RegistrationFailed => RegistrationStatus::Failed,
+            _ => RegistrationStatus::Pending,
+        },
+        refused: false,
+        created_at: ago(age),
+        updated_at: ago(age),
+        message: None,
+        slot: None,
+    }
+}
+
+fn size_of(size: u32) -> PoolEntry {
+    let record = PoolRecord {
+        pool: pool(),
+        state: PoolState::Sized,
+        rev: 2,
+        size,
+        actual: size,
+        command_id: CommandId::new("p").unwrap(),
+        correlation_id: None,
+        updated_at: ago(1000),
+    };
+    PoolEntry { record, sequence: 1, writer: Writer { name: "x".into(), message: None, claim: None } }
+}
+
+fn look() -> Look {
+    Look {
+        now: now(),
+        worker_type: WorkerType::Dynamic,
+        instances: Vec::new(),
+        records: HashMap::new(),
+        scheduler: SchedulerList::None,
+        size: None,
+        rolled_back: None,
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        grace: Duration::from_secs(300),
+        remove_orphans: true,
+        max_terminations: 10,
+        retention: Duration::from_secs(3600),
+        interval: Duration::from_secs(60),
+        stuck_after: Duration::from_secs(450),
+        max_workers: None,
+        inventory: None,
+        message: None,
+    }
+}
+
+/// What a sweep does that has seen the same a sweep before.
+fn second(look: &Look, rules: &Rules) -> Plan {
+    plan(look, rules, &plan(look, rules, &Sightings::default()).sightings)
+}
+
+/// A healthy pool: `number` registered workers with their instances, all in the scheduler's list.
+fn healthy(number: usize) -> Look {
+    Look {
+        instances: (0..number).map(|n| instance(n, 2000)).collect(),
+        records: (0..number).map(|n| (id(n), known(State::Registered, n, 2000))).collect(),
+        scheduler: SchedulerList::Of((0..number).map(|n| (id(n), 1)).collect()),
+        ..look()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Any {
+    look: Look,
+    rules: Rules,
+    seen: Sightings,
+}
+
+/// Any pool: every worker may have a record, an instance and a place in the scheduler's list, or not.
+fn any_pool() -> impl Strategy<Value = Any> {
+    let worker = (
+        proptest::option::weighted(0.8, (0..State::ALL.len(), 0..9000_i64, any::<bool>())),
+        proptest::option::weighted(0.7, (0..9000_i64, 0..10_u8)),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let workers = proptest::collection::vec(worker, 0..60);
+    let settings =
+        (0..12_usize, 0..3_u8, any::<bool>(), proptest::option::of(0..70_u32), proptest::option::of(1..70_usize));
+    (workers, settings, 0..10_u8).prop_map(|(workers, (most, scheduler, remove, size, max_workers), odd)| {
+        let mut look = look();
+        let (mut listed, mut seen) = (HashMap::new(), look.clone());
+        for (number, (record, made, in_list, before)) in workers.into_iter().enumerate() {
+            if let Some((state, age, refused)) = record {
+                let slot =
+                    number.is_multiple_of(2).then_some(Slot { number: u32::try_from(number).unwrap() / 4, after: 0 });
+                let known = Known { refused, slot, ..known(State::ALL[state], number, age) };
+                look.records.insert(id(number), known.clone());
+                if before {
+                    seen.records.insert(id(number), known);
+                }
+            }
+            if let Some((age, other)) = made {
+                let mut instance = instance(number, age);
+                if other == 0 {
+                    instance.instance_id.push_str("-other");
+                }
+                look.instances.push(instance.clone());
+                if before {
+                    seen.instances.push(instance);
+                }
+            }
+            if in_list {
+                listed.insert(id(number), 1);
+            }
+        }
+        look.scheduler = match scheduler {
+            0 => SchedulerList::None,
+            1 => SchedulerList::Away("away".into()),
+            _ => SchedulerList::Of(listed),
+        };
+        look.size = size.map(size_of);
+        look.rolled_back = (odd == 0).then(|| "put back".to_owned());
+        if odd == 1 {
+            look.worker_type = WorkerType::Static;
+        }
+        let rules = Rules { max_terminations: most, remove_orphans: remove, max_workers, ..rules() };
+        let seen = plan(&seen, &rules, &Sightings::default()).sightings;
+        Any { look, rules, seen }
+    })
+}
+
+fn removes(act: &Act) -> bool {
+    match act {
+        Act::RemoveOrphan { .. }
+        | Act::Lose { .. }
+        | Act::FinishLost { .. }
+        | Act::Unregister { .. }
+        | Act::Purge { .. } => true,
+        Act::Ask(Order::Terminate { .. }) | Act::Finish { .. } => true,
+        Act::ReportOrphan { .. } | Act::Register { .. } | Act::Ask(Order::Provision { .. }) => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn nothing_live_is_removed_but_by_the_pools_size(Any { look, rules, seen } in any_pool()) {
+        let live = |worker: &WorkerId| look.records.get(worker).is_some_and(Known::is_live);
+        for act in plan(&look, &rules, &seen).acts {
+            match act {
+                Act::RemoveOrphan { instance, record } => {
+                    prop_assert!(!live(&instance.key.worker_id));
+                    prop_assert_eq!(record, look.records.get(&instance.key.worker_id).map(|known| known.sequence));
+                    prop_assert!(instance.created_at < ago(300), "a young instance is nobody's orphan");
+                }
+                Act::Unregister { worker_id, .. } | Act::Purge { worker_id, .. } => prop_assert!(!live(&worker_id)),
+                Act::Ask(Order::Terminate { .. }) => {
+                    prop_assert!(Count::of(&look.records).counted > look.size.as_ref().unwrap().record.size as usize);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_seen_once_is_not_acted_upon(Any { look, rules, .. } in any_pool()) {
+        let first = plan(&look, &rules, &Sightings::default());
+        let of_suspects =
+            |act: &Act| matches!(act, Act::RemoveOrphan { .. } | Act::ReportOrphan { .. } | Act::Lose { .. });
+        prop_assert!(!first.acts.iter().any(of_suspects), "{:?}", first.acts);
+        let second = plan(&look, &rules, &first.sightings);
+        prop_assert!(second.suspects.is_empty(), "the second time nothing is new");
+    }
+
+    #[test]
+    fn a_worker_is_lost_only_if_its_own_instance_is_not_listed(Any { look, rules, seen } in any_pool()) {
+        for act in plan(&look, &rules, &seen).acts {
+            if let Act::Lose { worker_id, .. } = act {
+                let known = &look.records[&worker_id];
+                prop_assert!(matches!(known.state, State::Provisioned | State::Registered | State::RegistrationFailed));
+                let same = |instance: &&Instance| {
+                    instance.key.worker_id == worker_id && Some(&*instance.instance_id) == known.instance_id.as_deref()
+                };
+                prop_assert!(!look.instances.iter().any(|instance| same(&instance)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_sweep_removes_nothing_and_asks_for_nothing(Any { look, rules, seen } in any_pool()) {
+        let plan = plan(&look, &rules, &seen);
+        if look.rolled_back.is_some() || (look.records.is_empty() && !look.instances.is_empty()) {
+            prop_assert!(plan.frozen.is_some());
+        }
+        if plan.frozen.is_some() {
+            let acts = plan.acts;
+            prop_assert!(!acts.iter().any(|act| removes(act) || matches!(act, Act::Ask(_))), "{:?}", acts);
+        }
+    }
+
+    #[test]
+    fn a_sweep_removes_no_more_than_it_may(Any { look, rules, seen } in any_pool()) {
+        let live = look.records.values().filter(|known| known.is_live()).count();
+        let plan = plan(&look, &rules, &seen);
+        let going = plan.acts.iter().filter(|act| matches!(act, Act::RemoveOrphan { .. } | Act::Lose { .. })).count();
+        prop_assert!(going <= rules.max_terminations.max(live / 20));
+        let wanted = going + plan.put_off;
+        prop_assert!(wanted <= rules.max_terminations.max(live / 10), "more than that freezes it");
+    }
+
+    #[test]
+    fn found_hosts_have_no_orphans_and_are_not_lost(Any { look, rules, seen } in any_pool()) {
+        let look = Look { worker_type: WorkerType::Static, ..look };
+        let acts = plan(&look, &rules, &seen).acts;
+        let gone = acts.iter().any(|act| matches!(act, Act::RemoveOrphan { .. } | Act::Lose { .. }));
+        prop_assert!(!gone, "{:?}", acts);
+    }
+
+    #[test]
+    fn only_what_is_there_and_was_not_refused_is_registered(Any { look, rules, seen } in any_pool()) {
+        for act in plan(&look, &rules, &seen).acts {
+            let Act::Register { worker_id, why, .. } = act else { continue };
+            let known = &look.records[&worker_id];
+            let there = look.worker_type == WorkerType::Static
+                || look.instances.iter().any(|made| made.key.worker_id == worker_id && Some(&*made.instance_id) == known.instance_id.as_deref());
+            prop_assert!(there);
+            match why {
+                Why::Failed => prop_assert!(known.state == State::RegistrationFailed && !known.refused),
+                Why::Missing => {
+                    let SchedulerList::Of(listed) = &look.scheduler else { panic!("nobody has said that it is missing") };
+                    prop_assert!(known.state == State::Registered && !listed.contains_key(&worker_id));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scheduler_that_does_not_answer_is_not_acted_upon(Any { look, rules, seen } in any_pool()) {
+        let look = Look { scheduler: SchedulerList::Away("away".into()), ..look };
+        let acts = plan(&look, &rules, &seen).acts;
+        let rests_on_it =
+            |act: &Act| matches!(act, Act::Register { .. } | Act::Unregister { .. } | Act::Purge { .. });
+        prop_assert!(!acts.iter().any(rests_on_it), "{:?}", acts);
+    }
+
+    #[test]
+    fn only_what_is_long_past_and_left_nothing_behind_is_purged(Any { look, rules, seen } in any_pool()) {
+        for act in plan(&look, &rules, &seen).acts {
+            let Act::Purge { worker_id, sequence } = act else { continue };
+            let known = &look.records[&worker_id];
+            prop_assert!(known.state.is_final() && known.sequence == sequence && known.updated_at < ago(3600));
+            prop_assert!(!look.instances.iter().any(|made| made.key.worker_id == worker_id));
+            if let SchedulerList::Of(listed) = &look.scheduler {
+                prop_assert!(!listed.contains_key(&worker_id));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_with_a_size_comes_to_it_and_never_over_its_limit(Any { look, rules, seen } in any_pool()) {
+        let Some(size) = look.size.as_ref().map(|entry| entry.record.size as usize) else { return Ok(()) };
+        let plan = plan(&look, &rules, &seen);
+        if plan.frozen.is_some() || look.worker_type == WorkerType::Static {
+            return Ok(());
+        }
+        let lost = plan.acts.iter().filter(|act| act.loses().is_some()).count();
+        let count = Count::of(&look.records);
+        let more = plan.acts.iter().filter(|act| matches!(act, Act::Ask(Order::Provision { .. }))).count();
+        let fewer = plan.acts.iter().filter(|act| matches!(act, Act::Ask(Order::Terminate { .. }))).count();
+        prop_assert!(more == 0 || fewer == 0);
+        let (counted, room) = (count.counted - lost, rules.max_workers.map_or(usize::MAX, |max| max.saturating_sub(count.live)));
+        prop_assert_eq!(fewer, counted.saturating_sub(size));
+        // Places whose workers keep failing wait: fewer may be asked for, never more.
+        prop_assert!(more <= size.saturating_sub(counted).min(room));
+        let ids: BTreeSet<&str> = plan.acts.iter().filter(|act| matches!(act, Act::Ask(_))).map(Act::subject).collect();
+        prop_assert_eq!(ids.len(), more + fewer, "each once");
+    }
+
+    #[test]
+    fn whoever_looks_at_the_same_plans_the_same(Any { look, rules, seen } in any_pool()) {
+        let mut other = look.clone();
+        other.instances.reverse();
+        // Another map of the same entries has another order of its own.
+        other.records = look.records.iter().map(|(worker, known)| (worker.clone(), known.clone())).collect();
+        prop_assert_eq!(plan(&look, &rules, &seen).acts, plan(&other, &rules, &seen).acts);
+    }
+}
+
+#[test]
+fn a_healthy_pool_is_left_alone() {
+    let plan = second(&healthy(30), &rules());
+    assert!(plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none(), "{:?}", plan.acts);
+}
+
+#[test]
+fn an_orphan_goes_the_second_time() {
+    let mut look = healthy(20);
+    look.instances.push(instance(77, 301));
+    let first = plan(&look, &rules(), &Sightings::default());
+    assert!(first.acts.is_empty());
+    assert_eq!(first.suspects.len(), 1);
+    let second = plan(&look, &rules(), &first.sightings);
+    assert!(matches!(&second.acts[..], [Act::RemoveOrphan { record: None, .. }]));
+    let told = plan(&look, &Rules { remove_orphans: false, ..rules() }, &first.sightings);
+    assert!(matches!(&told.acts[..], [Act::ReportOrphan { .. }]));
+}
+
+#[test]
+fn eleven_of_a_hundred_are_too_many_and_ten_are_not() {
+    let without = |number: usize| {
+        let mut look = healthy(100);
+        look.instances.truncate(100 - number);
+        second(&look, &rules())
+    };
+    assert_eq!(without(10).acts.iter().filter(|act| act.loses().is_some()).count(), 10);
+    let frozen = without(11);
+    assert!(frozen.frozen.unwrap().contains("11 workers without an instance"));
+    assert!(frozen.acts.is_empty());
+}
+
+#[test]
+fn a_lost_worker_is_replaced_in_the_same_sweep() {
+    let mut look = Look { size: Some(size_of(20)), ..healthy(20) };
+    look.instances.pop();
+    let acts = second(&look, &rules()).acts;
+    assert!(matches!(&acts[..], [Act::Lose { .. }, Act::Ask(Order::Provision { worker_id: None, .. })]), "{acts:?}");
+}
+
+#[test]
+fn above_its_size_a_pool_ends_first_what_the_scheduler_does_not_have_and_then_the_newest() {
+    let mut look = Look { size: Some(size_of(18)), ..healthy(20) };
+    look.records.insert(id(3), known(State::RegistrationFailed, 3, 5000));
+    look.records.insert(id(7), known(State::Registered, 7, 500));
+    let acts = second(&look, &rules()).acts;
+    let ended: Vec<&str> = acts.iter().filter(|act| matches!(act, Act::Ask(_))).map(Act::subject).collect();
+    assert_eq!(ended, ["w-3", "w-7"]);
+}
+
+#[test]
+fn a_static_pool_takes_its_free_hosts_in_order() {
+    let rules = Rules { inventory: Some((0..5).map(id).collect()), ..rules() };
+    let mut look = Look { worker_type: WorkerType::Static, size: Some(size_of(3)), ..look() };
+    look.records.insert(id(0), known(State::Registered, 0, 10));
+    look.records.insert(id(1), known(State::Terminated, 1, 10));
+    let acts = second(&look, &rules).acts;
+    let commands: Vec<String> = acts.iter().map(|act| format!("{act:?}")).collect();
+    assert!(commands[0].contains("enlist-size-w-1-2") && commands[1].contains("enlist-size-w-2-0"), "{commands:?}");
+    assert_eq!(acts.len(), 2);
+}
+
+#[test]
+fn a_place_that_keeps_failing_is_filled_less_and_less_often() {
+    let failed = |ages: &[i64]| {
+        let mut look = Look { size: Some(size_of(1)), ..look() };
+        for (number, age) in ages.iter().enumerate() {
+            let slot = Some(Slot { number: 0, after: number as u64 });
+            look.records.insert(id(number), Known { slot, ..known(State::Failed, number, *age) });
+        }
+        second(&look, &rules()).acts
+    };
+    assert!(format!("{:?}", failed(&[1])).contains("enlist-size-0-1"), "at once after the first");
+    assert!(failed(&[200, 1]).is_empty());
+    assert_eq!(failed(&[300, 121]).len(), 1);
+    assert!(failed(&[600, 300, 121]).is_empty());
+    assert_eq!(failed(&[600, 300, 241]).len(), 1);
+}
+
+#[test]
+fn a_record_that_nobody_moves_is_finished_and_one_of_this_very_sweep_at_once() {
+    let mut look = healthy(5);
+    for (number, age) in [(70, 400), (71, 500)] {
+        look.records.insert(id(number), known(State::Provisioning, number, age));
+    }
+    let mine = Known { message: Some(9), ..known(State::Terminating, 72, 1) };
+    look.records.insert(id(72), mine);
+    let ended = |rules: &Rules| -> Vec<String> {
+        let acts = second(&look, rules).acts;
+        acts.iter().filter(|act| matches!(act, Act::Finish { .. })).map(|act| act.subject().to_owned()).collect()
+    };
+    assert_eq!(ended(&rules()), ["w-71"]);
+    assert_eq!(ended(&Rules { message: Some(9), ..rules() }), ["w-71", "w-72"]);
+}

@@ -74,8 +74,9 @@ fn summary(look: &Look, plan: &Plan) -> String {
         0 => String::new(),
         more => format!("; {more} more removals for the next sweeps"),
     };
-    let nothing = if plan.acts.is_empty() && plan.suspects.is_empty() { "; nothing to do" } else { "" };
-    format!("{} instances, {live} live workers; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
+    let idle = plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none();
+    let nothing = if idle { "; nothing to do" } else { "" };
+    format!("instances {}, live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
 }
 
 /// What is done only where the brake does not hold.

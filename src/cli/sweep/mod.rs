@@ -28,7 +28,7 @@ pub(super) struct SweepArgs {
     /// Look from here, and print what a sweep would do; nothing is done
     #[arg(long)]
     dry_run: bool,
-    /// Sweep from here, now, with this limit for each pool in place of sweep.max_terminations
+    /// Sweep from here, now, with this limit for each pool in place of the setting
     #[arg(long, value_name = "N")]
     max_terminations: Option<usize>,
 }

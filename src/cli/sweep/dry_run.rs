@@ -5,7 +5,7 @@ use super::super::pools::Tended;
 use super::super::table::table;
 use super::{removes, row, suspect};
 use crate::domain::PoolState;
-use crate::service::sweep::{Act, Look, Plan, SchedulerList, SweepPoolConfig};
+use crate::service::sweep::{Act, Look, Order, Plan, SchedulerList, SweepPoolConfig};
 
 /// Whether all that a sweep looks at could be seen.
 pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _ }: &Tended) -> bool {
@@ -44,17 +44,21 @@ pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _ }: 
 }
 
 fn show(page: &Page, plan: &Plan) {
-    let (purges, acts): (Vec<&Act>, Vec<&Act>) = plan.acts.iter().partition(|act| matches!(act, Act::Purge { .. }));
-    let mut rows: Vec<_> = acts.into_iter().map(|act| row(act, act.reason())).collect();
-    // They come by the thousand and are the same each.
-    if let Some(first) = purges.first() {
-        let [kind, _, reason] = row(first, first.reason());
-        rows.push([kind, format!("{} workers", purges.len()), reason]);
+    let (alike, each): (Vec<&Act>, Vec<&Act>) = plan.acts.iter().partition(|act| comes_in_numbers(act));
+    let mut rows: Vec<_> = each.into_iter().map(|act| row(act, act.reason())).collect();
+    for of_a_kind in alike.chunk_by(|a, b| a.kind() == b.kind()) {
+        let [kind, _, reason] = row(of_a_kind[0], of_a_kind[0].reason());
+        rows.push([kind, format!("({})", of_a_kind.len()), reason]);
     }
     rows.extend(plan.suspects.iter().map(suspect));
     if !rows.is_empty() {
         page.say(table(["ACTION", "WORKER", "REASON"], rows));
     }
+}
+
+/// Whether one is like the other, and a thousand rows of them would tell no more than their number.
+fn comes_in_numbers(act: &Act) -> bool {
+    matches!(act, Act::Purge { .. } | Act::Ask(Order::Provision { worker_id: None, .. }))
 }
 
 fn summary(look: &Look, plan: &Plan) -> String {

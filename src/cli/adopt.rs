@@ -32,9 +32,9 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let orders = Orders::connect(config, "enlist adopt").await?;
     let page = Page::new();
     let mut good = true;
-    for Tended { pool, service, sweep, queue: _ } in tended(config, &orders, pools)? {
+    for Tended { pool, service, sweep, queue: _, place } in tended(config, &orders, pools)? {
         match service.adopt(&sweep, *dry_run).await {
-            Ok(adoptions) => good &= tell(&page, &pool, &adoptions, *dry_run),
+            Ok(adoptions) => good &= tell(&page, &pool, &place, &adoptions, *dry_run),
             Err(error) => {
                 good = false;
                 page.say(format!("{pool}: not looked at to the end, nothing is adopted: {error}"));
@@ -45,9 +45,9 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
 }
 
 /// Whether nothing is left to be adopted.
-fn tell(page: &Page, pool: &Pool, adoptions: &[Adoption], dry_run: bool) -> bool {
+fn tell(page: &Page, pool: &Pool, place: &str, adoptions: &[Adoption], dry_run: bool) -> bool {
     if adoptions.is_empty() {
-        page.say(format!("{pool}: every instance has a record"));
+        page.say(format!("{pool}: every instance has a record ({place})"));
         return true;
     }
     page.say(table(["WORKER", "INSTANCE", "EPOCH", "RESULT"], adoptions.iter().map(row)));

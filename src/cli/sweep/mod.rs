@@ -81,7 +81,7 @@ async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
 }
 
 /// Two sweeps in a row, the second of which acts upon what both have seen. Whether all that was to go has gone.
-async fn sweep(page: &Page, Tended { pool, service, sweep, queue }: &Tended) -> bool {
+async fn sweep(page: &Page, Tended { pool, service, sweep, queue, place }: &Tended) -> bool {
     let swept = async |config: &SweepPoolConfig| {
         let report = service.sweep_pool(config, None, Some(&queue.backlog)).await;
         report.map_err(|error| page.say(format!("{pool}: not looked at to the end, nothing is done: {error}"))).ok()
@@ -91,8 +91,10 @@ async fn sweep(page: &Page, Tended { pool, service, sweep, queue }: &Tended) -> 
         page.say(format!("{pool}: FROZEN, nothing is removed: {why}"));
         return false;
     }
-    let marked = first.suspects.len();
-    page.say(format!("{pool}: a first sweep has marked {marked}; a second one acts on what it finds again"));
+    let (instances, marked) = (first.instances, first.suspects.len());
+    page.say(format!(
+        "{pool}: instances {instances} ({place}); a first sweep has marked {marked}, a second one looks again"
+    ));
     let Some(report) = swept(sweep).await else { return false };
     let SweepReport { instances: _, live: _, mut done, undone, suspects, put_off, frozen, orders, took: _ } = report;
     // What the size asks for is sent once, as the second sweep has it.

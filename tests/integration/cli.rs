@@ -135,7 +135,7 @@ async fn an_instance_that_the_log_has_lost_is_adopted() {
     world.hold_the_log().await;
     let (code, said) = world.enlist(&["sweep", "--dry-run"]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.ends_with("nothing to do\n") && !said.contains("FROZEN"), "{said}");
+    assert!(said.ends_with("nothing to do now\n") && !said.contains("FROZEN"), "{said}");
     let (code, said) = world.enlist(&["adopt"]).await;
     assert_eq!((code, said.as_str()), (Some(0), "load: every instance has a record (null)\n"));
 }

@@ -79,7 +79,7 @@ fn summary(look: &Look, plan: &Plan, place: &str) -> String {
         more => format!("; {more} more removals for the next sweeps"),
     };
     let idle = plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none();
-    let nothing = if idle { "; nothing to do" } else { "" };
+    let nothing = if idle { "; nothing to do now" } else { "" };
     format!("instances {} ({place}), live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
 }
 

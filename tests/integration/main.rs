@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod cli;
 mod journal;
 mod objects;
 mod outage;

@@ -2,6 +2,7 @@
 // An unwrap that fails is how a test says so.
 #![allow(clippy::unwrap_used)]
 
+mod brakes;
 mod broker;
 mod objects;
 mod outage;
@@ -12,6 +13,7 @@ mod registration;
 mod repetition;
 mod requests;
 mod start;
+mod sweep;
 mod terminate;
 mod world;
 

@@ -94,6 +94,11 @@ impl Child {
         kill_process(pid, Signal::TERM).unwrap();
     }
 
+    /// Takes it away as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// Its exit code (`None` where a signal ended it) and everything that it said.
     pub(crate) async fn exit(mut self) -> (Option<i32>, String) {
         let status = timeout(PATIENCE, self.process.wait()).await.expect("an end").unwrap();

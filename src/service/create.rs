@@ -30,6 +30,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             command_id: worker.command_id.clone(),
             spec_hash: worker.spec_hash.clone(),
             epoch: worker.epoch,
+            claim: hold.claim(),
             spec: order.spec.clone(),
         };
         let paced = self.paced(&order.pool);

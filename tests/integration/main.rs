@@ -4,6 +4,7 @@
 
 mod brakes;
 mod broker;
+mod journal;
 mod objects;
 mod outage;
 mod pools;

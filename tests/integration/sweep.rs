@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use enlist::domain::{
-    Capabilities, Claim, CommandId, EndedBy, Pool, RegistrationStatus, Step, Worker, WorkerId, WorkerType,
-};
+use enlist::domain::{CommandId, EndedBy, RegistrationStatus, Step, Verb, Worker};
 use enlist::journal::{Journal, Writer};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::world::{Answer, LOAD, ON_DEMAND, Tool, WORK, World, provision, terminate};
+use crate::world::{Answer, LOAD, ON_DEMAND, Tool, WORK, World, claim, provision, terminate};
 
 async fn with_workers(file: &str, pool: &str, workers: &[&str]) -> World {
     let world = World::new(file).await;
@@ -75,7 +73,7 @@ async fn an_instance_that_outlived_its_record_is_removed_and_the_record_stays_as
     world.send("load", &terminate("t-1", "w-1")).await;
     world.settled().await;
     let before = world.history("w-1").await.len();
-    world.stray("load", "w-1").await;
+    world.instance("load", "w-1", world.history("w-1").await[0].sequence).await;
     world.sweeps("load", 2).await;
     assert_eq!(world.instances("load").await.len(), 1);
     assert_eq!(world.history("w-1").await.len(), before);
@@ -197,20 +195,9 @@ async fn workers_of_the_schedulers_list_that_have_ended_or_never_were_are_unregi
 /// What a replica that died an hour ago has left in the log: a worker as it stood then.
 async fn left_an_hour_ago(world: &World, worker: &str, message: u64, steps: Vec<Step>) {
     let Tool { service, .. } = world.tool("load").await;
-    let claim = Claim {
-        pool: Pool::new("load").unwrap(),
-        worker_id: WorkerId::new(worker).unwrap(),
-        worker_type: WorkerType::Dynamic,
-        command_id: CommandId::new(format!("c-{worker}")).unwrap(),
-        correlation_id: None,
-        spec_hash: provision(&format!("c-{worker}"), worker).content_hash(),
-        provider: "null".into(),
-        capabilities: Capabilities::default(),
-        registration: true,
-    };
     let then = Timestamp::now() - SignedDuration::from_hours(1);
     let (mut stood, mut after): (Option<Worker>, u64) = (None, 0);
-    for step in [Step::Claim(Box::new(claim))].into_iter().chain(steps) {
+    for step in [Step::Claim(Box::new(claim("load", worker)))].into_iter().chain(steps) {
         let next = step.apply(stood.as_ref(), then).unwrap();
         let writer = Writer { name: "gone".into(), message: Some(message), claim: (after > 0).then_some(1) };
         after = service.journal().append(&next, after, &writer).await.unwrap();
@@ -292,7 +279,7 @@ async fn a_sweep_whose_replica_dies_half_way_is_finished_by_another_one() {
     let doomed = world.doomed(enlist::crash::CrashPoint::OrphanMarked).await;
     world.stray("work", "stray").await;
     world.sweep("work").await;
-    world.send_raw("work", enlist::domain::Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
+    world.send_raw("work", Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
     assert_eq!(doomed.exit().await.0, None, "it died over it");
     assert_eq!(world.states("stray").await, ["terminating"]);
     assert_eq!(world.processes().len(), 2, "marked, and not yet removed");

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::Broker;
-pub(crate) use care::{ON_DEMAND, Tool, WORK, size};
+pub(crate) use care::{ON_DEMAND, Tool, WORK, claim, size};
 pub(crate) use child::{Child, page};
 pub(crate) use record::Event;
 pub(crate) use scheduler::{Answer, Asked, Scheduler};

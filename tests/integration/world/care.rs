@@ -9,17 +9,19 @@ use enlist::bus::connection;
 use enlist::bus::delivery::Desk;
 use enlist::bus::requests::Requests;
 use enlist::bus::streams;
-use enlist::domain::{CommandId, Pool, SpecHash, Verb, WorkerId, WorkerKey, WorkerSpec};
+use enlist::domain::{Capabilities, Claim, CommandId, Pool, Verb, Worker, WorkerId, WorkerKey, WorkerType};
 use enlist::handle::OwnQueue;
 use enlist::journal::nats::NatsJournal;
+use enlist::journal::{Journal, Writer};
 use enlist::provider::{Instance, LaunchRequest, WorkerProvider};
 use enlist::registration::nats::NatsScheduler;
 use enlist::replica::parts::{self, PoolService};
 use enlist::service::sweep::SweepPoolConfig;
 use enlist::wire::command::{PoolCommand, SweepCommand};
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Child, Command, World};
+use super::{Child, Command, World, provision};
 
 /// No sweep comes by itself, and nobody is too young for one.
 pub(crate) const ON_DEMAND: &str = "[sweep]\ninterval = \"24h\"\ngrace = \"0s\"\n";
@@ -66,18 +68,23 @@ impl World {
         assert!(self.jetstream.get_stream(name).await.unwrap().delete_message(sequence).await.unwrap());
     }
 
-    /// An instance that the provider has made and that no record knows of.
+    /// An instance whose record is gone: its worker was claimed, and its events have been purged.
     pub(crate) async fn stray(&self, pool: &str, worker: &str) -> Instance {
-        let config = self.config();
-        let pool = Pool::new(pool).unwrap();
-        let request = LaunchRequest {
-            key: WorkerKey::new(pool.clone(), WorkerId::new(worker).unwrap()),
-            command_id: CommandId::new(format!("c-{worker}")).unwrap(),
-            spec_hash: SpecHash::of(b"stray"),
-            epoch: 1,
-            spec: WorkerSpec { ..config.pools[&pool].template.clone() },
-        };
-        self.provider(pool.as_str()).create_worker(&request).await.unwrap()
+        let Tool { service, .. } = self.tool(pool).await;
+        let claim = Worker::orphan(claim(pool, worker), 1, "none".to_owned(), Timestamp::now());
+        let writer = Writer { name: "gone".into(), message: None, claim: None };
+        let at = service.journal().append(&claim, 0, &writer).await.unwrap();
+        service.journal().purge(&claim.key(), at).await.unwrap();
+        self.instance(pool, worker, at).await
+    }
+
+    /// An instance that the provider has made behind everybody's back, for a claim at this place of the log.
+    pub(crate) async fn instance(&self, pool: &str, worker: &str, at: u64) -> Instance {
+        let Claim { pool, worker_id, command_id, spec_hash, .. } = claim(pool, worker);
+        let provider = self.provider(pool.as_str());
+        let spec = self.config().pools[&pool].template.clone();
+        let key = WorkerKey::new(pool, worker_id);
+        provider.create_worker(&LaunchRequest { key, command_id, spec_hash, epoch: 1, claim: at, spec }).await.unwrap()
     }
 
     /// What a tool of the operator has of a pool.
@@ -141,6 +148,22 @@ impl World {
     pub(crate) async fn thawed(&self, child: &Child, pool: &str) {
         let gauge = child.metric(&format!("enlist_sweep_frozen{{pool=\"{pool}\"}}")).await;
         assert_eq!(gauge.as_deref(), Some("0"), "{}", self.story().await);
+    }
+}
+
+/// What the command of [`provision`] claims.
+pub(crate) fn claim(pool: &str, worker: &str) -> Claim {
+    let command_id = format!("c-{worker}");
+    Claim {
+        pool: Pool::new(pool).unwrap(),
+        worker_id: WorkerId::new(worker).unwrap(),
+        worker_type: WorkerType::Dynamic,
+        spec_hash: provision(&command_id, worker).content_hash(),
+        command_id: CommandId::new(command_id).unwrap(),
+        correlation_id: None,
+        provider: "null".into(),
+        capabilities: Capabilities::default(),
+        registration: true,
     }
 }
 

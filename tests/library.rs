@@ -9,8 +9,8 @@ use std::time::Duration;
 use enlist::config::NullConfig;
 use enlist::config::StaticHost;
 use enlist::domain::{
-    Capabilities, ErrorClass, Pool, PoolRecord, Prefix, RegistrationStatus, State, Worker, WorkerId, WorkerKey,
-    WorkerSpec,
+    Capabilities, ErrorClass, Pool, PoolRecord, PoolState, Prefix, Reason, RegistrationStatus, State, Worker, WorkerId,
+    WorkerKey, WorkerSpec,
 };
 use enlist::journal::{
     AppendError, Entry, EventOf, Journal, MemoryJournal, PoolEntry, PurgeError, ReadError, Scan, Scanned, Writer,

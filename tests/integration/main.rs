@@ -13,6 +13,7 @@ mod refusals;
 mod registration;
 mod repetition;
 mod requests;
+mod sizes;
 mod start;
 mod sweep;
 mod terminate;

@@ -5,6 +5,7 @@
 mod brakes;
 mod broker;
 mod journal;
+mod large;
 mod objects;
 mod outage;
 mod pools;

@@ -72,6 +72,22 @@ impl Child {
         }
     }
 
+    /// Waits until so many lines of its log contain `part`, and gives the last of them.
+    pub(crate) async fn lines_with(&mut self, part: &str, number: usize) -> String {
+        loop {
+            if let Some(line) = self.said.iter().filter(|line| line.contains(part)).nth(number - 1) {
+                return line.clone();
+            }
+            let line = timeout(PATIENCE, self.lines.recv()).await.expect("another line").expect("another line");
+            self.said.push(line);
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
     /// Where its pages are.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address.expect("a child that listens")

@@ -176,6 +176,11 @@ impl Scheduler {
         self.known_to_the_server().await;
     }
 
+    /// So many workers on each page of its list.
+    pub(crate) fn pages_of(&self, number: usize) {
+        self.state.lock().unwrap().page = number;
+    }
+
     /// Loses its memory, as a restart without a store would.
     pub(crate) fn forget(&self) {
         self.state.lock().unwrap().members.clear();

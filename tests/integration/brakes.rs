@@ -6,7 +6,7 @@ use std::fs;
 
 use rustix::process::Pid;
 
-use crate::world::{Child, LOAD, ON_DEMAND, Tool, WORK, World, provision};
+use crate::world::{Child, LOAD, ON_DEMAND, Tool, WORK, World, provision, terminate};
 
 /// Everybody who lives, and whom the scheduler has.
 #[derive(Debug, PartialEq)]
@@ -156,6 +156,33 @@ async fn a_log_that_was_put_back_and_has_grown_past_its_old_end_costs_no_worker_
 }
 
 #[tokio::test]
+async fn a_log_that_was_put_back_to_an_earlier_life_of_the_same_name_costs_no_worker_its_life() {
+    let (world, child) = fleet("retention = \"1s\"\n").await;
+    grow(&world, "work", "old", 3).await;
+    world.send("work", &terminate("t-1", "old-0")).await;
+    world.settled().await;
+    let copy = world.broker.copy().await;
+    world.readiness(&child, 200).await;
+    let forgotten = async || {
+        world.sweep("work").await;
+        world.history("old-0").await.is_empty().then_some(())
+    };
+    world.until("the name to be free again", forgotten).await;
+    grow(&world, "work", "old", 1).await;
+    let herd = Herd::of(&world);
+    assert_eq!((herd.processes.len(), herd.members.len()), (3, 3));
+    let told = world.scheduler.unregisters();
+    world.broker.put_back(&copy).await;
+    world.readiness(&child, 200).await;
+    for _ in 0..4 {
+        world.sweep("work").await;
+        assert_eq!(Herd::of(&world), herd, "{}", world.story().await);
+        world.frozen(&child, "work").await;
+    }
+    assert_eq!(world.scheduler.unregisters(), told);
+}
+
+#[tokio::test]
 async fn five_hundred_workers_survive_a_broker_that_was_put_back_to_a_copy() {
     let world = World::alone(&format!("{ON_DEMAND}{LOAD}")).await;
     world.scheduler.list().await;
@@ -234,8 +261,7 @@ async fn a_provider_whose_list_fails_ends_the_sweep() {
     fs::rename(&state, &away).unwrap();
     fs::write(&state, "no folder").unwrap();
     world.sweeps("work", 4).await;
-    let failed = r#"enlist_commands_total{pool="work",verb="sweep",outcome="failed"}"#;
-    assert_eq!(child.metric(failed).await.as_deref(), Some("4"));
+    world.counted(&child, "work", "sweep", "failed", 4).await;
     assert_eq!((Herd::of(&world), world.log().await.len()), (herd, 9), "{}", world.story().await);
     fs::remove_file(&state).unwrap();
     fs::rename(&away, &state).unwrap();

@@ -4,6 +4,9 @@
 
 mod brakes;
 mod broker;
+mod containers;
+#[path = "../images/mod.rs"]
+mod images;
 mod journal;
 mod large;
 mod objects;

@@ -56,7 +56,7 @@ async fn a_pool_comes_to_its_size_once_however_often_the_command_comes() {
     world.settled().await;
     assert_eq!((sizes(&world, "work").await.len(), world.log().await.len(), workers.len()), (2, before, 5));
     assert!(world.dead().await.is_empty());
-    assert_eq!(child.metric(r#"enlist_commands_total{pool="work",verb="pool",outcome="sized"}"#).await.unwrap(), "4");
+    world.counted(&child, "work", "pool", "sized", 4).await;
     world.send("work", &size("s-1", 6)).await;
     world.settled().await;
     assert_eq!(world.only_dead().await.reason(), Reason::Conflict);

@@ -131,7 +131,13 @@ impl World {
     pub(crate) async fn kill_worker(&self, worker: &str) {
         let pid = self.processes()[worker];
         kill_process(pid, Signal::KILL).unwrap();
-        self.until("a process to be gone", async || (!self.processes().contains_key(worker)).then_some(())).await;
+        // On its way out it loses its command line first, and only then its life.
+        let gone = async || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+            matches!(state, None | Some('Z' | 'X' | 'x')).then_some(())
+        };
+        self.until("a process to be gone", gone).await;
     }
 
     /// The sweep of a pool is frozen, and the replica says so on each of its pages.
@@ -142,6 +148,13 @@ impl World {
         assert_eq!(status, 200, "it is told, and no reason to be out of service");
         let line = format!(r#"{{"name":"sweep of {pool} not frozen","needed":false,"ok":false}}"#);
         assert!(body.contains(&line), "{body}");
+    }
+
+    /// So many commands of a pool have come to this outcome: counted after the ack, so that it is waited for.
+    pub(crate) async fn counted(&self, child: &Child, pool: &str, verb: &str, outcome: &str, number: u32) {
+        let series = format!("enlist_commands_total{{pool=\"{pool}\",verb=\"{verb}\",outcome=\"{outcome}\"}}");
+        let what = format!("{series} to be {number}");
+        self.until(&what, async || (child.metric(&series).await? == number.to_string()).then_some(())).await;
     }
 
     /// The opposite.

@@ -9,9 +9,12 @@ use std::time::Duration;
 use enlist::config::NullConfig;
 use enlist::config::StaticHost;
 use enlist::domain::{
-    Capabilities, ErrorClass, Pool, Prefix, RegistrationStatus, State, Worker, WorkerId, WorkerKey, WorkerSpec,
+    Capabilities, ErrorClass, Pool, PoolRecord, PoolState, Prefix, Reason, RegistrationStatus, State, Worker, WorkerId,
+    WorkerKey, WorkerSpec,
 };
-use enlist::journal::{AppendError, Entry, Journal, MemoryJournal, ReadError, Writer};
+use enlist::journal::{
+    AppendError, Entry, EventOf, Journal, MemoryJournal, PoolEntry, PurgeError, ReadError, Scan, Scanned, Writer,
+};
 use enlist::provider::null::NullProvider;
 use enlist::provider::static_hosts::StaticProvider;
 use enlist::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};

@@ -1,9 +1,10 @@
-//! Reading single messages of a stream, always from its leader.
+//! Single messages of a stream, read and purged by requests that always go to its leader.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::requests::Requests;
@@ -36,7 +37,7 @@ impl Stored {
     }
 }
 
-/// A message could not be read.
+/// A request about stored messages has no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadStoredError {
     /// No answer.
@@ -78,7 +79,59 @@ pub async fn at(
     stream: &str,
     sequence: u64,
 ) -> Result<Option<Stored>, ReadStoredError> {
+    if sequence == 0 {
+        // The server would take it for a query without a sequence.
+        return Ok(None);
+    }
     get(requests, api_prefix, stream, json!({ "seq": sequence })).await
+}
+
+/// The sequence of a stream's newest message, whether it is still there or not; 0 where there never was one.
+pub async fn last_sequence(requests: &Requests, api_prefix: &str, stream: &str) -> Result<u64, ReadStoredError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        state: Option<State>,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        last_seq: u64,
+    }
+    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), Bytes::new()).await?;
+    match (answer.state, answer.error) {
+        (Some(State { last_seq }), _) => Ok(last_seq),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err(ReadStoredError::Unreadable("neither state nor error".into())),
+    }
+}
+
+/// Removes the messages on a subject, which may be a filter, up to and including a sequence. None there is no error.
+pub async fn purge(
+    requests: &Requests,
+    api_prefix: &str,
+    stream: &str,
+    subject: &str,
+    upto: u64,
+) -> Result<(), ReadStoredError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        success: bool,
+        error: Option<ApiError>,
+    }
+    // The server keeps what stands at `seq`, and what comes after.
+    let query = json!({ "filter": subject, "seq": upto.saturating_add(1) }).to_string();
+    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.PURGE.{stream}"), query.into()).await?;
+    match (answer.success, answer.error) {
+        (_, Some(error)) => Err(error.into()),
+        (true, None) => Ok(()),
+        (false, None) => Err(ReadStoredError::Unreadable("neither success nor error".into())),
+    }
+}
+
+async fn ask<T: DeserializeOwned>(requests: &Requests, subject: String, query: Bytes) -> Result<T, ReadStoredError> {
+    let reply = requests.send(subject, None, query, PATIENCE).await?;
+    serde_json::from_slice(&reply.payload).map_err(|error| ReadStoredError::Unreadable(error.to_string()))
 }
 
 async fn get(
@@ -102,9 +155,8 @@ async fn get(
         hdrs: String,
     }
     let subject = format!("{api_prefix}.STREAM.MSG.GET.{stream}");
-    let reply = requests.send(subject, None, query.to_string().into(), PATIENCE).await?;
+    let answer: Answer = ask(requests, subject, query.to_string().into()).await?;
     let unreadable = |error: &dyn std::fmt::Display| ReadStoredError::Unreadable(error.to_string());
-    let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|error| unreadable(&error))?;
     match (answer.message, answer.error) {
         (Some(Raw { subject, seq, data, hdrs }), _) => {
             let decode = |text: &str| data_encoding::BASE64.decode(text.as_bytes()).map_err(|error| unreadable(&error));

@@ -62,6 +62,20 @@ impl ErrorClass {
         }
     }
 
+    /// Whether a create that fails so tells that the next ones would fail as well, whatever they ask for.
+    #[must_use]
+    pub fn holds_off(self) -> bool {
+        match self {
+            Self::InsufficientCapacity | Self::QuotaExceeded | Self::Throttled | Self::Unavailable => true,
+            Self::InvalidSpec
+            | Self::Unauthorized
+            | Self::NotFound
+            | Self::Conflict
+            | Self::Timeout
+            | Self::Internal => false,
+        }
+    }
+
     /// The name on the wire and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

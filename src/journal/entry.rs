@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Pool, PoolRecord, Worker, WorkerKey};
+use crate::domain::{Pool, PoolRecord, State, Worker, WorkerKey};
 
 /// The header that names the writer of an event.
 pub const WRITER: &str = "Enlist-Writer";
@@ -54,6 +54,16 @@ pub struct Entry {
     pub writer: Writer,
 }
 
+impl Entry {
+    /// The place of the worker's claim in the log. `None` where neither this event nor its writer tells, as with those of
+    /// older versions.
+    #[must_use]
+    pub fn claim(&self) -> Option<u64> {
+        let claims = self.worker.state == State::Provisioning;
+        self.writer.claim.or_else(|| claims.then_some(self.sequence))
+    }
+}
+
 /// A pool's own event as the log holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolEntry {
@@ -66,6 +76,8 @@ pub struct PoolEntry {
 }
 
 /// One event on the way through a pool's log.
+// Handed over one at a time and never kept: a box for each would only be an allocation for each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scanned {
     /// A worker's.

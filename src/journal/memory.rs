@@ -133,3 +133,94 @@ impl Journal for MemoryJournal {
         Ok(sequence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::{Claim, CommandId, PoolState, SpecHash, Step, WorkerId, WorkerType};
+
+    fn writer() -> Writer {
+        Writer { name: "r.1".into(), message: None, claim: None }
+    }
+
+    fn pool(name: &str) -> Pool {
+        Pool::new(name).unwrap()
+    }
+
+    fn claimed(pool_name: &str, id: &str) -> Worker {
+        let claim = Claim {
+            pool: pool(pool_name),
+            worker_id: WorkerId::new(id).unwrap(),
+            worker_type: WorkerType::Dynamic,
+            command_id: CommandId::new("c-1").unwrap(),
+            correlation_id: None,
+            spec_hash: SpecHash::of(b"1"),
+            provider: "null".into(),
+            capabilities: crate::domain::Capabilities::default(),
+            registration: false,
+        };
+        Step::Claim(Box::new(claim)).apply(None, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn size(rev: u64) -> PoolRecord {
+        PoolRecord {
+            pool: pool("a"),
+            state: PoolState::Sizing,
+            rev,
+            size: 3,
+            actual: 0,
+            command_id: CommandId::new("c-1").unwrap(),
+            correlation_id: None,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_sees_a_pool_as_it_stands_in_the_order_of_the_log() {
+        let log = MemoryJournal::new();
+        let (one, two) = (claimed("a", "one"), claimed("a", "two"));
+        let first = log.append(&one, 0, &writer()).await.unwrap();
+        log.append(&two, 0, &writer()).await.unwrap();
+        log.append_pool(&size(1), 0, &writer()).await.unwrap();
+        let taken_over = Step::TakeOver.apply(Some(&one), Timestamp::UNIX_EPOCH).unwrap();
+        log.append(&taken_over, first, &writer()).await.unwrap();
+        log.append(&claimed("b", "one"), 0, &writer()).await.unwrap();
+
+        let mut seen = Vec::new();
+        let scan = log.scan(&pool("a"), |event| seen.push(event)).await.unwrap();
+        assert_eq!(scan, Scan { last: 5 });
+        let entry = |worker, sequence| Scanned::Worker(Entry { worker, sequence, writer: writer() });
+        let own = Scanned::Pool(PoolEntry { record: size(1), sequence: 3, writer: writer() });
+        assert_eq!(seen, [entry(two, 2), own, entry(taken_over, 4)]);
+        assert_eq!(log.event_at(3).await.unwrap(), Some(EventOf::Pool(pool("a"))));
+        assert_eq!(log.event_at(6).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_purge_leaves_newer_events_and_gives_no_place_twice() {
+        let log = MemoryJournal::new();
+        let worker = claimed("a", "one");
+        log.append(&worker, 0, &writer()).await.unwrap();
+        let next = Step::TakeOver.apply(Some(&worker), Timestamp::UNIX_EPOCH).unwrap();
+        log.append(&next, 1, &writer()).await.unwrap();
+        log.purge(&worker.key(), 1).await.unwrap();
+        assert_eq!(log.head(&worker.key()).await.unwrap().unwrap().sequence, 2);
+        log.purge(&worker.key(), 2).await.unwrap();
+        log.purge(&worker.key(), 2).await.unwrap();
+        assert_eq!((log.event_at(2).await, log.history(&worker.key()).await), (Ok(None), Ok(vec![])));
+        assert_eq!(log.append(&worker, 0, &writer()).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn a_pool_s_own_record_is_compared_and_set() {
+        let log = MemoryJournal::new();
+        log.append(&claimed("a", "one"), 0, &writer()).await.unwrap();
+        assert_eq!(log.append_pool(&size(1), 0, &writer()).await, Ok(2));
+        assert_eq!(log.append_pool(&size(2), 0, &writer()).await, Err(AppendError::Conflict));
+        assert_eq!(log.append_pool(&size(2), 2, &writer()).await, Ok(3));
+        assert_eq!(log.pool_head(&pool("a")).await.unwrap().map(|entry| entry.sequence), Some(3));
+        assert_eq!(log.pool_history(&pool("a")).await.unwrap().len(), 2);
+    }
+}

@@ -58,8 +58,7 @@ pub trait Journal: Send + Sync + 'static {
     fn is_full(&self, pool: &Pool, max: usize) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
     /// Whether this worker is among the first `max` live ones of its pool, in the order of their claims, judged once the
-    /// log is known up to `sequence`. Replicas come to the same answer, since all read the same order; but see
-    /// [`Census`] for a worker that was taken over before a replica began to follow.
+    /// log is known up to `sequence`. Replicas come to the same answer, since all read the same order.
     fn admits(
         &self,
         key: &WorkerKey,

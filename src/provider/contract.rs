@@ -128,6 +128,7 @@ impl<P: WorkerProvider> Run<'_, P> {
             RECORD_DECIDES
         );
         hold!("what the request said comes back through create, find and list", comes_back, made, NOTHING_MADE);
+        hold!("find and list read back the place of the claim it was made for", first_claim, made, NOTHING_MADE);
         hold!("a list has every instance of its pool", list_is_complete, made, NOTHING_MADE);
         hold!("a list has no instance of another pool or fleet", list_is_separate, made, NOTHING_MADE);
         hold!("two fleets make their own instances under one name", fleets_are_apart, made, NOTHING_MADE);
@@ -161,6 +162,7 @@ impl<P: WorkerProvider> Run<'_, P> {
             command_id: command("check-")?,
             spec_hash: SpecHash::of(key.worker_id.as_str().as_bytes()),
             epoch: 7,
+            claim: 21,
             spec: self.subject.spec.clone(),
             key,
         })
@@ -242,7 +244,22 @@ impl<P: WorkerProvider> Run<'_, P> {
             same(&format!("{from}: the command id"), &instance.command_id, &request.command_id)?;
             same(&format!("{from}: the fingerprint"), &instance.spec_hash, &request.spec_hash)?;
             same(&format!("{from}: the epoch"), &instance.epoch, &request.epoch)?;
+            same(&format!("{from}: the claim's place"), &instance.claim, &Some(request.claim))?;
             same(&format!("{from}: the labels"), &instance.labels, &request.spec.labels)?;
+        }
+        Ok(())
+    }
+
+    async fn first_claim(&mut self) -> Checked {
+        let (request, _) = self.create().await?;
+        let replica = (self.subject.replica)();
+        let later = LaunchRequest { epoch: request.epoch + 1, claim: request.claim + 1, ..request.clone() };
+        replica.create_worker(&later).await.map_err(told("create by another replica"))?;
+        let found = replica.find_worker(&request.key).await.map_err(told("find"))?;
+        let listed = replica.list_workers(self.subject.pool).await.map_err(told("list"))?;
+        let listed = listed.into_iter().find(|instance| instance.key == request.key);
+        for (from, instance) in [("find", found), ("list", listed)] {
+            same(from, &instance.and_then(|instance| instance.claim), &Some(request.claim))?;
         }
         Ok(())
     }

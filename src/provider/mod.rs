@@ -30,6 +30,9 @@ pub struct LaunchRequest {
     pub spec_hash: SpecHash,
     /// The fence under which the call is made.
     pub epoch: u64,
+    /// The place of the worker's claim in the log. The instance keeps it, so that a log that does not reach so far, or has
+    /// another worker's event there, is known to have been rolled back.
+    pub claim: u64,
     /// What to make.
     pub spec: WorkerSpec,
 }
@@ -51,6 +54,8 @@ pub struct Instance {
     pub spec_hash: SpecHash,
     /// The epoch under which it was made.
     pub epoch: u64,
+    /// The place of its worker's claim in the log, read back from the provider; `None` where an older version made it.
+    pub claim: Option<u64>,
     /// The worker's own labels, read back from the provider.
     pub labels: Labels,
     /// When it was made.
@@ -89,7 +94,8 @@ impl ProviderError {
 /// The contract, which one suite holds against every provider:
 /// - `create_worker` called again with the same key returns the instance made the first time, also by another replica
 ///   and after a crash half-way, as long as command and fingerprint agree; otherwise it fails with `conflict` and
-///   touches nothing. Any number of concurrent calls with one key make one instance. A call that fails with a class that
+///   touches nothing. An instance that is adopted so stays as it was made, with the epoch and the claim of the first call.
+///   Any number of concurrent calls with one key make one instance. A call that fails with a class that
 ///   is final leaves nothing behind.
 /// - An instance that ended by itself is no instance: it is neither found nor listed. Its traces may stay until
 ///   `terminate_worker`, and until then its key still belongs to its command: the same command makes a new instance with

@@ -15,6 +15,9 @@ pub(super) struct Recorded {
     pub(super) command_id: CommandId,
     pub(super) spec_hash: SpecHash,
     pub(super) epoch: u64,
+    /// Not there in what older versions wrote.
+    #[serde(default)]
+    pub(super) claim: Option<u64>,
     pub(super) labels: Labels,
     pub(super) created_at: Timestamp,
 }
@@ -22,7 +25,7 @@ pub(super) struct Recorded {
 impl Recorded {
     /// What a request asks for, under the id that it will have.
     pub(super) fn new(request: &LaunchRequest, instance_id: String, created_at: Timestamp) -> Self {
-        let LaunchRequest { key, command_id, spec_hash, epoch, spec } = request;
+        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec } = request;
         Self {
             instance_id,
             pool: key.pool.clone(),
@@ -30,6 +33,7 @@ impl Recorded {
             command_id: command_id.clone(),
             spec_hash: spec_hash.clone(),
             epoch: *epoch,
+            claim: Some(*claim),
             labels: spec.labels.clone(),
             created_at,
         }
@@ -40,7 +44,8 @@ impl Recorded {
     }
 
     pub(super) fn instance(&self) -> Instance {
-        let Self { instance_id, pool, worker_id, command_id, spec_hash, epoch, labels, created_at } = self.clone();
+        let Self { instance_id, pool, worker_id, command_id, spec_hash, epoch, claim, labels, created_at } =
+            self.clone();
         Instance {
             key: WorkerKey::new(pool, worker_id),
             instance_id,
@@ -49,6 +54,7 @@ impl Recorded {
             command_id,
             spec_hash,
             epoch,
+            claim,
             labels,
             created_at,
         }
@@ -75,5 +81,20 @@ impl Recorded {
             )),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_version_wrote_is_read_without_a_claim() {
+        let line = r#"{"instance_id":"n-1","pool":"p","worker_id":"w","command_id":"c-1","spec_hash":"x","epoch":1,
+            "labels":{},"created_at":"1970-01-01T00:00:00Z"}"#;
+        let old: Recorded = serde_json::from_str(line).unwrap();
+        assert_eq!(old.instance().claim, None);
+        let new = serde_json::to_string(&Recorded { claim: Some(7), ..old }).unwrap();
+        assert_eq!(serde_json::from_str::<Recorded>(&new).unwrap().instance().claim, Some(7));
     }
 }

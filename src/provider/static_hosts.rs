@@ -39,7 +39,7 @@ impl WorkerProvider for StaticProvider {
     }
 
     async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
-        let LaunchRequest { key, command_id, spec_hash, epoch, spec: _ } = request;
+        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec: _ } = request;
         let Some(host) = self.hosts.iter().find(|host| host.id == key.worker_id) else {
             return Err(ProviderError::new(
                 ErrorClass::NotFound,
@@ -54,6 +54,7 @@ impl WorkerProvider for StaticProvider {
             command_id: command_id.clone(),
             spec_hash: spec_hash.clone(),
             epoch: *epoch,
+            claim: Some(*claim),
             labels: host.capabilities.labels.clone(),
             created_at: Timestamp::now(),
         })

@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::gate::Turn;
 use super::hold::Hold;
+use super::pace::HeldOff;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
 use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Pool, Standing, Step, Worker};
 use crate::journal::Journal;
 use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 use crate::telemetry::{Operation, ProviderOutcome};
+use crate::text::cut;
+
+/// Of an error's own words, so that what is added is not cut off.
+const MOST_SAID: usize = 400;
 
 /// A provider has so long for a removal, however short its time for a launch is.
 const SHORTEST_REMOVAL: Duration = Duration::from_secs(60);
@@ -24,7 +30,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             command_id: worker.command_id.clone(),
             spec_hash: worker.spec_hash.clone(),
             epoch: worker.epoch,
+            claim: hold.claim(),
             spec: order.spec.clone(),
+        };
+        let paced = self.paced(&order.pool);
+        let trial = match paced.call() {
+            Ok(trial) => trial,
+            Err(held_off) => return Err(Box::pin(self.held_off(hold, held_off)).await),
         };
         let begun = Instant::now();
         let made =
@@ -34,9 +46,37 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 Err(ProviderError::new(ErrorClass::Timeout, message))
             });
         self.told(&order.pool, Operation::Create, &made, begun.elapsed());
+        match (trial.ended(&made, rand::random()), &made) {
+            (Turn::None, _) => {}
+            (Turn::Opens, _) => self.signals(&order.pool).holds_off(None),
+            (Turn::HoldsOff(length), made) => {
+                let why = made.as_ref().err().map_or("", |error| &error.message);
+                self.signals(&order.pool).holds_off(Some((length, why)));
+            }
+        }
         match made {
             Ok(instance) => Ok(Some(instance)),
-            Err(error) => Box::pin(self.not_created(hold, error)).await.map(|()| None),
+            Err(mut error) => {
+                if let Some(left) = paced.left().filter(|_| error.class.holds_off()) {
+                    let (pool, said) = (&order.pool, cut(&error.message, MOST_SAID));
+                    error.message = format!("{said}; pool {pool} holds off for {}", in_seconds(left));
+                }
+                Box::pin(self.not_created(hold, error)).await.map(|()| None)
+            }
+        }
+    }
+
+    /// Nothing is asked of a provider that fails every create. It is no fault of the command's, and does not count.
+    async fn held_off(&self, hold: &mut Hold, HeldOff { left, why }: HeldOff) -> Stop {
+        let pool = hold.worker().pool.clone();
+        let message = match left {
+            Some(left) => format!("pool {pool} holds off for another {}: {why}", in_seconds(left)),
+            None => format!("pool {pool} tries another create first: {why}"),
+        };
+        let error = ProviderError::new(ErrorClass::Unavailable, message);
+        match self.stalled(hold, &error, false).await {
+            Ok(()) => error.into(),
+            Err(stop) => stop,
         }
     }
 
@@ -100,4 +140,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         self.signals(pool).provider_call(operation, outcome, took, error);
     }
+}
+
+/// For people: whole seconds, upwards.
+fn in_seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_millis().div_ceil(1000))
 }

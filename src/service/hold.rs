@@ -10,6 +10,7 @@ use crate::journal::{AppendError, Entry, Journal, Writer};
 pub(super) struct Hold {
     worker: Worker,
     sequence: u64,
+    /// From the claim on it carries the claim's place, so that each event of the worker tells it.
     writer: Writer,
 }
 
@@ -39,14 +40,17 @@ impl Hold {
         journal: &J,
         worker: Worker,
         sequence: u64,
-        writer: Writer,
+        mut writer: Writer,
     ) -> Result<Self, AppendError> {
+        writer.claim = None;
         let sequence = journal.append(&worker, sequence, &writer).await?;
+        writer.claim = Some(sequence);
         Ok(Self { worker, sequence, writer })
     }
 
     /// Takes up what another try, perhaps of another replica, has left. The next write is the claim to it.
-    pub(super) fn resume(entry: Entry, writer: Writer) -> Self {
+    pub(super) fn resume(entry: Entry, mut writer: Writer) -> Self {
+        writer.claim = entry.claim();
         let Entry { worker, sequence, writer: _ } = entry;
         Self { worker, sequence, writer }
     }
@@ -57,6 +61,12 @@ impl Hold {
 
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// The place of the worker's claim in the log. Where an older version has written all that we know of the worker, the
+    /// newest event stands for it: it is this worker's too, and no younger than anything that comes of it.
+    pub(super) fn claim(&self) -> u64 {
+        self.writer.claim.unwrap_or(self.sequence)
     }
 
     /// Whether it is another try of this very message that has written `head`. Where it is not, nobody else settles the
@@ -90,5 +100,72 @@ impl Hold {
     ) -> Result<(), HoldError> {
         let next = self.after(step, now)?;
         self.store(journal, next).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Capabilities, Claim, CommandId, Pool, SpecHash, WorkerId, WorkerKey, WorkerType};
+    use crate::journal::MemoryJournal;
+
+    fn writer(name: &str) -> Writer {
+        Writer { name: name.into(), message: Some(7), claim: None }
+    }
+
+    fn claim(command: &str, head: Option<&Worker>) -> Worker {
+        let claim = Claim {
+            pool: Pool::new("edge").unwrap(),
+            worker_id: WorkerId::new("edge-1").unwrap(),
+            worker_type: WorkerType::Static,
+            command_id: CommandId::new(command).unwrap(),
+            correlation_id: None,
+            spec_hash: SpecHash::of(b"1"),
+            provider: "static".into(),
+            capabilities: Capabilities::default(),
+            registration: false,
+        };
+        Step::Claim(Box::new(claim)).apply(head, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    async fn claims(journal: &MemoryJournal, key: &WorkerKey) -> Vec<Option<u64>> {
+        journal.history(key).await.unwrap().into_iter().map(|entry| entry.writer.claim).collect()
+    }
+
+    #[tokio::test]
+    async fn every_event_after_a_claim_tells_its_place_and_a_new_allocation_has_a_new_one() {
+        let (journal, now) = (MemoryJournal::new(), Timestamp::UNIX_EPOCH);
+        let first = claim("c-1", None);
+        let key = first.key();
+        let hold = Hold::open(&journal, first, 0, writer("r.1")).await.unwrap();
+        assert_eq!(hold.claim(), 1);
+
+        // Taken over twice before it is made: the second try reads the place from the first one's event.
+        for name in ["r.2", "r.3"] {
+            let head = journal.head(&key).await.unwrap().unwrap();
+            let mut hold = Hold::resume(head, writer(name));
+            hold.advance(&journal, Step::TakeOver, now).await.unwrap();
+            assert_eq!(hold.claim(), 1);
+        }
+        let mut hold = Hold::resume(journal.head(&key).await.unwrap().unwrap(), writer("r.4"));
+        hold.advance(&journal, Step::Fail(fault()), now).await.unwrap();
+        assert_eq!(claims(&journal, &key).await, [None, Some(1), Some(1), Some(1)]);
+
+        let head = journal.head(&key).await.unwrap().unwrap();
+        // Even by a writer that has had the host before.
+        let used = Writer { claim: Some(1), ..writer("r.5") };
+        let again = claim("c-2", Some(&head.worker));
+        let mut hold = Hold::open(&journal, again, head.sequence, used).await.unwrap();
+        hold.advance(&journal, Step::TakeOver, now).await.unwrap();
+        assert_eq!(hold.claim(), 5);
+        assert_eq!(claims(&journal, &key).await[4..], [None, Some(5)]);
+    }
+
+    fn fault() -> crate::domain::WorkerFault {
+        crate::domain::WorkerFault {
+            class: crate::domain::ErrorClass::InvalidSpec,
+            message: "no".into(),
+            retryable: false,
+        }
     }
 }

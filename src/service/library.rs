@@ -1,6 +1,6 @@
 //! The library's front door: the same path, for callers that have no queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -11,7 +11,7 @@ use crate::domain::{
     Capabilities, CommandId, PoolRecord, Refusal, Registration, RegistrationFault, RegistrationStatus, State, Worker,
     WorkerFault, WorkerId,
 };
-use crate::journal::Journal;
+use crate::journal::{Entry, Journal, Scanned};
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 
@@ -47,7 +47,7 @@ pub struct WorkerProvisioned {
 pub struct PoolProvisioned {
     /// The size on record, which sweeps keep from now on; or why it could not be recorded, and then nothing was made.
     pub record: Result<PoolRecord, WorkerManagementError>,
-    /// One result for each worker asked for, in order.
+    /// One result for each worker that the pool lacked when the size was recorded, in order.
     pub workers: Vec<Result<WorkerProvisioned, WorkerManagementError>>,
 }
 
@@ -110,8 +110,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         provisioned(finished(self.provision(config, registration, None).await)?)
     }
 
-    /// Pre-warms a pool to `size` workers like `config`, each registered, some at a time, and records the size first, so
-    /// that [`Self::sweep`] keeps it: it replaces what is lost, and ends what is above. Called again with the same command
+    /// Pre-warms a pool to `size` workers: makes those that are missing, like `config`, each registered, some at a time. The
+    /// size is recorded first, so that [`Self::sweep`] keeps it: it replaces what is lost, and ends what is above. Called again with the same command
     /// id it makes those that are missing. The workers' command ids are that of `config` with `-0`, `-1` … behind it.
     pub async fn create_pool(&self, config: &DynamicWorkerConfig, size: u32) -> PoolProvisioned {
         let order = ResizePoolConfig {
@@ -125,8 +125,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if let Err(stop) = self.resize_pool(&order, &sweep, None).await {
             return PoolProvisioned { record: Err(stop.into()), workers: Vec::new() };
         }
+        let missing = match self.missing(&order).await {
+            Ok(missing) => missing,
+            Err(error) => return PoolProvisioned { record: Err(error), workers: Vec::new() },
+        };
         let registration = &self.config.registration();
-        let workers = stream::iter(0..size)
+        let workers = stream::iter(0..missing)
             .map(|n| async move {
                 let command_id = CommandId::new(format!("{}-{n}", config.command_id))
                     .map_err(|error| Refusal::new(crate::domain::Reason::Invalid, error.to_string()))?;
@@ -137,6 +141,25 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             .collect()
             .await;
         PoolProvisioned { record: self.size_of(&order, &sweep).await, workers }
+    }
+
+    /// How many workers the pool lacks, those left out that this very call made before: they are found by their names.
+    async fn missing(&self, order: &ResizePoolConfig) -> Result<u32, WorkerManagementError> {
+        let own = format!("{}-", order.command_id);
+        let mut others = HashSet::new();
+        let take = |scanned| {
+            let Scanned::Worker(Entry { worker, .. }) = scanned else { return };
+            let counts = !worker.state.is_final() && worker.state != State::Terminating;
+            let is_own = worker.command_id.as_str().strip_prefix(&own).is_some_and(|n| n.parse::<u32>().is_ok());
+            if counts && !is_own {
+                others.insert(worker.worker_id);
+            } else {
+                others.remove(&worker.worker_id);
+            }
+        };
+        let scanned = self.journal.scan(&order.pool, take).await;
+        scanned.map_err(|error| WorkerManagementError::Unfinished(error.to_string()))?;
+        Ok(order.size.saturating_sub(u32::try_from(others.len()).unwrap_or(u32::MAX)))
     }
 
     /// The pool's record after all that was asked for was tried.

@@ -5,9 +5,11 @@ mod claim;
 mod create;
 mod ending;
 mod fenced;
+mod gate;
 mod hold;
 mod let_go;
 mod library;
+mod pace;
 mod provision;
 mod resize;
 mod scheduler;
@@ -32,6 +34,8 @@ use crate::telemetry::PoolSignals;
 
 pub use adopt::Adoption;
 pub use ending::{Ending, Stop};
+use gate::Paced;
+pub use gate::{Gate, Passage};
 pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};
 pub use resize::{ResizePoolConfig, Resizing};
 pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig};
@@ -74,6 +78,7 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
     /// What the newest sweep of each pool has seen wrong.
     sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
+    paces: RwLock<HashMap<Pool, Arc<Paced>>>,
 }
 
 impl<P: WorkerProvider> WorkerManagementService<P, MemoryScheduler> {
@@ -102,6 +107,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
             sweeps: Mutex::default(),
+            paces: RwLock::default(),
         }
     }
 }
@@ -110,8 +116,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self { provider, registration, journal: _, config, clock, replica, tries, signals, sweeps } = self;
-        WorkerManagementService { provider, registration, journal, config, clock, replica, tries, signals, sweeps }
+        let Self { provider, registration, journal: _, config, clock, replica, tries, signals, sweeps, paces } = self;
+        WorkerManagementService {
+            provider,
+            registration,
+            journal,
+            config,
+            clock,
+            replica,
+            tries,
+            signals,
+            sweeps,
+            paces,
+        }
     }
 
     /// The same service on another clock.
@@ -136,6 +153,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The provider.
     pub fn provider(&self) -> &P {
         &self.provider
+    }
+
+    /// Tells when provisions of `pool` may be pulled: not while its provider fails them.
+    pub fn gate(&self, pool: &Pool) -> Gate {
+        self.paced(pool).gate()
     }
 
     /// The time, as its clock has it.
@@ -184,6 +206,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             &self.config;
         // A terminate waits for the grace twice: while the scheduler drains the worker, and while its provider ends it.
         *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace
+    }
+
+    fn paced(&self, pool: &Pool) -> Arc<Paced> {
+        if let Some(known) = self.paces.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
+            return known.clone();
+        }
+        self.paces
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(pool.clone())
+            .or_insert_with(Paced::new)
+            .clone()
     }
 
     fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {

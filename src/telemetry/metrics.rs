@@ -25,6 +25,7 @@ pub(super) const ORPHANS: &str = "enlist_orphans_total";
 pub(super) const DEAD_LETTERS: &str = "enlist_dead_letters_total";
 pub(super) const SWEEP_ACTS: &str = "enlist_sweep_acts_total";
 pub(super) const SWEEP_FROZEN: &str = "enlist_sweep_frozen";
+pub(super) const HOLD_OFF: &str = "enlist_pool_holdoff_seconds";
 pub(super) const NATS_CONNECTED: &str = "enlist_nats_connected";
 const BUILD_INFO: &str = "enlist_build_info";
 
@@ -90,6 +91,7 @@ fn describe() {
     describe_counter!(DEAD_LETTERS, "Commands that will not be carried out, by reason");
     describe_counter!(SWEEP_ACTS, "What sweeps of this replica have done, by act");
     describe_gauge!(SWEEP_FROZEN, "1 while the sweep removes nothing because too much would go");
+    describe_gauge!(HOLD_OFF, Unit::Seconds, "How long creates are held off because the provider fails them, 0 if not");
     describe_gauge!(NATS_CONNECTED, "1 while connected");
     describe_gauge!(BUILD_INFO, "Always 1; the version is the label");
 }

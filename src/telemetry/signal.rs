@@ -12,8 +12,8 @@ use tracing::{debug, info, warn};
 use super::health::Health;
 use super::labels::{AttemptOutcome, Operation, Outcome, ProviderOutcome};
 use super::metrics::{
-    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, IN_FLIGHT, NATS_CONNECTED, REDELIVERIES, REGISTRATION_FAILED, Shared,
-    WORKERS,
+    COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, HOLD_OFF, IN_FLIGHT, NATS_CONNECTED, REDELIVERIES, REGISTRATION_FAILED,
+    Shared, WORKERS,
 };
 use super::sweep::SweepSignals;
 use crate::domain::{Pool, Reason, Refusal, RegistrationFault, State, Verb, Worker, WorkerId, WorkerType};
@@ -28,6 +28,7 @@ pub struct PoolSignals {
     dead_letters: Vec<Counter>,
     workers: Vec<Gauge>,
     sweep: SweepSignals,
+    hold_off: Gauge,
     shared: Shared,
     /// Told whether scheduler and provider answer.
     health: Option<Arc<Health>>,
@@ -56,6 +57,7 @@ impl PoolSignals {
             dead_letters: Reason::ALL.into_iter().map(dead_letter).collect(),
             workers: State::ALL.iter().map(|s| gauge!(WORKERS, "pool" => name(), "state" => s.as_str())).collect(),
             sweep: SweepSignals::new(pool),
+            hold_off: gauge!(HOLD_OFF, "pool" => name()),
             shared: Shared::new(provider),
             health: None,
         }
@@ -159,6 +161,18 @@ impl PoolSignals {
         }
     }
 
+    /// The pool asks its provider for nothing for so long, and why; or it does again.
+    pub fn holds_off(&self, hold_off: Option<(Duration, &str)>) {
+        self.hold_off.set(hold_off.map_or(0.0, |(length, _)| length.as_secs_f64()));
+        let pool = &self.pool;
+        if let Some((length, error)) = hold_off {
+            let error = crate::text::cut(error, 500);
+            warn!(%pool, seconds = length.as_secs_f64(), error, "the provider fails creates: the pool holds off");
+        } else {
+            info!(%pool, "a create has succeeded: the pool holds off no more");
+        }
+    }
+
     /// How many workers a sweep found in a state.
     pub fn workers(&self, state: State, count: usize) {
         // Above 2^53 a gauge would be off by one.
@@ -253,6 +267,7 @@ mod tests {
             "enlist_orphans_total{pool=\"web\",action=\"terminated\"} 0",
             "enlist_dead_letters_total{pool=\"web\",reason=\"not_allowed\"} 0",
             "enlist_sweep_frozen{pool=\"web\"} 0",
+            "enlist_pool_holdoff_seconds{pool=\"web\"} 0",
             "enlist_nats_connected 0",
             concat!("enlist_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Message;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Worker;
@@ -17,6 +17,7 @@ use crate::handle::{self, Handled, Handler};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
+use crate::service::{Gate, Passage};
 use crate::telemetry::{Health, PoolSignals};
 
 /// A queue that shows no backlog holds room for so many commands at most, so that idle pools do not starve a busy one.
@@ -59,6 +60,10 @@ pub struct Queue<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     batch: usize,
     /// Room taken for what has been asked for.
     reserved: Option<Room>,
+    /// Closed while the provider fails what this lane asks for.
+    gate: Gate,
+    /// For the one command that tries a provider which has failed.
+    trial: Arc<Semaphore>,
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
@@ -67,10 +72,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     pub fn new(context: Arc<QueueContext<P, R, J>>, lane: Lane, slots: Slots) -> Self {
         // Within its share, so that an idle pool takes no room from a busy one.
         let idle = slots.share().min(MOST_IDLE);
-        Self { context, lane, slots, idle, batch: idle, reserved: None }
+        let gate = match lane {
+            Lane::Provision => context.handler.service().gate(&context.desk.pool),
+            Lane::Terminate | Lane::Control => Gate::open(),
+        };
+        let trial = Arc::new(Semaphore::new(1));
+        Self { context, lane, slots, idle, batch: idle, reserved: None, gate, trial }
     }
 
-    /// Pulls until told to stop. Any error ends only the present subscription; the next is made after a pause.
+    /// Pulls until told to stop. Any error ends only the present subscription; the next is made after a pause. A lane that
+    /// is held off counts as pulled: the replica is of use, and nobody has to be told but the pool's own metric.
     pub async fn run(mut self) {
         let context = Arc::clone(&self.context);
         let stop = context.worker.stop.clone();
@@ -78,9 +89,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let ended = self.pull().await;
-            self.pulling(false);
             self.reserved = None;
             if let Err(why) = ended {
+                self.pulling(false);
                 if begun.elapsed() > LONGEST_PAUSE {
                     pause = SHORTEST_PAUSE;
                 }
@@ -92,12 +103,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+        self.pulling(false);
     }
 
     async fn pull(&mut self) -> Result<(), String> {
         let context = Arc::clone(&self.context);
         let desk = &context.desk;
         let mut link = context.link.clone();
+        let passage = tokio::select! {
+            () = context.worker.stop.cancelled() => return Ok(()),
+            passage = self.gate.passes() => passage,
+        };
         // What is published while the connection is down would only fill the client's queue.
         tokio::select! {
             () = context.worker.stop.cancelled() => return Ok(()),
@@ -109,10 +125,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             .await
             .map_err(|error| error.to_string())?;
         loop {
-            self.ask(&mut puller).await?;
+            match passage {
+                Passage::All => self.ask(&mut puller).await?,
+                Passage::One => self.ask_for_one(&mut puller).await?,
+            }
             let news = tokio::select! {
                 biased;
                 () = context.worker.stop.cancelled() => {
+                    self.hand_back(&mut puller).await;
+                    return Ok(());
+                }
+                () = self.gate.turned() => {
                     self.hand_back(&mut puller).await;
                     return Ok(());
                 }
@@ -127,7 +150,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
             match news {
                 Pulled::Message(message) => {
                     self.pulling(true);
-                    self.take(*message, puller.outstanding()).await;
+                    self.take(*message, puller.outstanding(), passage).await;
                 }
                 Pulled::Unfilled(number) => {
                     self.pulling(true);
@@ -164,6 +187,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         }
     }
 
+    /// Asks for one command where none is asked for or in hand that tries the provider.
+    async fn ask_for_one(&mut self, puller: &mut Puller) -> Result<(), String> {
+        let asked = self.reserved.as_ref().is_some_and(|room| room.size() > 0);
+        if asked || self.trial.available_permits() == 0 {
+            return Ok(());
+        }
+        let room = tokio::select! {
+            () = self.context.worker.stop.cancelled() => return Ok(()),
+            room = self.slots.take(1) => room,
+        };
+        self.ask_for(puller, room).await
+    }
+
     async fn ask_for(&mut self, puller: &mut Puller, room: Room) -> Result<(), String> {
         let number = room.size();
         match &mut self.reserved {
@@ -177,17 +213,22 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         self.context.health.set_pulling(&self.context.desk.pool, self.lane, yes);
     }
 
-    async fn take(&mut self, message: Message, outstanding: usize) {
+    async fn take(&mut self, message: Message, outstanding: usize, passage: Passage) {
         let Some(delivery) = Delivery::new(Arc::clone(&self.context.desk), message) else { return };
         if outstanding == 0 {
             // All that was asked for has come: there may be a backlog.
             self.batch = (self.batch * 2).min(self.slots.most());
         }
-        let Some(seat) = self.reserved.as_mut().and_then(|room| room.split(1)) else {
+        let Some(room) = self.reserved.as_mut().and_then(|room| room.split(1)) else {
             // It answers a request that had been given up for lost, and there is no room set aside for it.
             let _ = delivery.settle(Verdict::Retry(Duration::ZERO)).await;
             return;
         };
+        let trial = match passage {
+            Passage::All => None,
+            Passage::One => Arc::clone(&self.trial).try_acquire_owned().ok(),
+        };
+        let seat = Seat { _trial: trial, _room: room };
         let context = Arc::clone(&self.context);
         self.context.worker.tasks.spawn(async move { carry_out(&context, delivery, seat).await });
     }
@@ -213,11 +254,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
     }
 }
 
+/// A command's place in the replica, left however its task ends. The room goes last, as it tells the queue that there is
+/// news.
+struct Seat {
+    _trial: Option<OwnedSemaphorePermit>,
+    _room: Room,
+}
+
 /// A command from its delivery to its settling, with signs of life to the server all along.
 async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     context: &QueueContext<P, R, J>,
     delivery: Delivery,
-    seat: Room,
+    seat: Seat,
 ) {
     let begun = Instant::now();
     let (verb, deliveries) = (delivery.verb(), delivery.deliveries());

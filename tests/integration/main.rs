@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod journal;
 mod objects;
 mod outage;
 mod pools;

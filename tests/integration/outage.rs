@@ -158,7 +158,7 @@ async fn a_long_provider_call_is_kept_alive_by_progress_acks() {
     hold_one_outcome_each(&world, 1).await;
 }
 
-const METRICS: [&str; 14] = [
+const METRICS: [&str; 15] = [
     "worker_provisioning_registration_failed_total",
     "enlist_commands_total",
     "enlist_command_seconds",
@@ -171,6 +171,7 @@ const METRICS: [&str; 14] = [
     "enlist_orphans_total",
     "enlist_dead_letters_total",
     "enlist_sweep_frozen",
+    "enlist_pool_holdoff_seconds",
     "enlist_nats_connected",
     "enlist_build_info",
 ];

@@ -69,5 +69,5 @@ async fn the_static_provider_holds_what_can_be_asked_of_it() {
         "in order of preference"
     );
     let waived = hold(&|| provider.clone(), &|| provider.clone()).await;
-    assert_eq!(waived, 8, "what needs a memory or an instance of its own is waived by name");
+    assert_eq!(waived, 9, "what needs a memory or an instance of its own is waived by name");
 }

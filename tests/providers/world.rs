@@ -84,6 +84,7 @@ pub(crate) fn request(spec: WorkerSpec) -> LaunchRequest {
         command_id: CommandId::new("c-1").unwrap(),
         spec_hash: SpecHash::of(b"content"),
         epoch: 1,
+        claim: 3,
         spec,
     }
 }

@@ -1,7 +1,9 @@
 //! The log as a NATS stream: one publish is one event, compared and set by the server.
 
 mod append;
+mod purge;
 mod read;
+mod scan;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,6 +53,11 @@ impl NatsJournal {
         stored.map_err(|error| ReadError(error.to_string()))
     }
 
+    /// Its place; 0 where there is none.
+    async fn newest_sequence(&self, filter: &str) -> Result<u64, ReadError> {
+        Ok(self.newest(filter).await?.map_or(0, |stored| stored.sequence))
+    }
+
     /// Every kept event on a filter, oldest first.
     async fn every<T>(
         &self,
@@ -94,7 +101,7 @@ impl Journal for NatsJournal {
             return Ok(false);
         }
         // The feed may trail the log, and who has just seen a worker terminated must not be told that the pool is full.
-        let newest = self.newest(&self.subjects.events_of_pool(pool)).await?.map_or(0, |stored| stored.sequence);
+        let newest = self.newest_sequence(&self.subjects.events_of_pool(pool)).await?;
         Ok(follower.live(newest).await? >= max)
     }
 
@@ -103,18 +110,17 @@ impl Journal for NatsJournal {
     }
 
     async fn scan<F: FnMut(Scanned) + Send>(&self, pool: &Pool, take: F) -> Result<Scan, ReadError> {
-        let _ = (pool, take);
-        Err(ReadError("not yet".into()))
+        Box::pin(self.scan_pool(pool, take)).await
     }
 
     async fn event_at(&self, sequence: u64) -> Result<Option<EventOf>, ReadError> {
-        let _ = sequence;
-        Err(ReadError("not yet".into()))
+        let stored = stored::at(&self.requests, &self.api_prefix, &self.stream, sequence).await;
+        let stored = stored.map_err(|error| ReadError(error.to_string()))?;
+        stored.map(|Stored { subject, .. }| read::whose(&subject, sequence)).transpose()
     }
 
     async fn purge(&self, key: &WorkerKey, upto: u64) -> Result<(), PurgeError> {
-        let _ = (key, upto);
-        Err(PurgeError("not yet".into()))
+        self.purge_worker(key, upto).await.map_err(|error| PurgeError(error.to_string()))
     }
 
     async fn pool_head(&self, pool: &Pool) -> Result<Option<PoolEntry>, ReadError> {

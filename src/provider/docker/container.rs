@@ -17,6 +17,7 @@ const WORKER_ID: &str = "enlist.worker_id";
 const COMMAND_ID: &str = "enlist.command_id";
 const SPEC_HASH: &str = "enlist.spec_hash";
 const EPOCH: &str = "enlist.epoch";
+const CLAIM: &str = "enlist.claim";
 
 /// Stands before each of the worker's own labels, so that none of them can pass for one of ours.
 const OWN: &str = "enlist.label.";
@@ -98,6 +99,8 @@ impl Seen {
             command_id: CommandId::new(label(COMMAND_ID)).map_err(|_| unreadable(COMMAND_ID))?,
             spec_hash: SpecHash::from_recorded(label(SPEC_HASH)),
             epoch: label(EPOCH).parse().map_err(|_| unreadable(EPOCH))?,
+            // Older versions have not written it.
+            claim: labels.get(CLAIM).map(|text| text.parse().map_err(|_| unreadable(CLAIM))).transpose()?,
             created_at: created.ok_or_else(|| unreadable("the time it was made"))?,
             labels: own.collect::<Labels>(),
             capabilities: None,
@@ -125,7 +128,7 @@ impl Seen {
 
 /// What the engine is asked to make.
 pub(super) fn body(fleet: &Prefix, request: &LaunchRequest) -> Result<ContainerCreateBody, ProviderError> {
-    let LaunchRequest { key, command_id, spec_hash, epoch, spec } = request;
+    let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec } = request;
     let WorkerSpec { image, command, env, labels, cpus, memory_mb, gpus } = spec;
     let invalid = |message: String| ProviderError::new(ErrorClass::InvalidSpec, message);
 
@@ -143,6 +146,7 @@ pub(super) fn body(fleet: &Prefix, request: &LaunchRequest) -> Result<ContainerC
         (COMMAND_ID, command_id.to_string()),
         (SPEC_HASH, spec_hash.as_str().to_owned()),
         (EPOCH, epoch.to_string()),
+        (CLAIM, claim.to_string()),
     ];
     let memory = memory_mb.map(bytes).transpose().map_err(invalid)?;
     Ok(ContainerCreateBody {
@@ -205,6 +209,7 @@ mod tests {
             command_id: CommandId::new("c-1").unwrap(),
             spec_hash: SpecHash::of(b"1"),
             epoch: 1,
+            claim: 3,
             spec: WorkerSpec { image: Some("i".to_owned()), ..spec },
         }
     }
@@ -277,5 +282,18 @@ mod tests {
         let mut container = listed("/enlist-f.p.w");
         container.labels.as_mut().unwrap().remove(EPOCH);
         assert_eq!(Seen::read(&fleet(), container).unwrap_err().class, ErrorClass::Internal);
+    }
+
+    #[test]
+    fn a_claim_s_place_may_be_missing_and_may_not_be_unreadable() {
+        let read = |change: &dyn Fn(&mut HashMap<String, String>)| {
+            let mut container = listed("/enlist-f.p.w");
+            change(container.labels.as_mut().unwrap());
+            Seen::read(&fleet(), container).map(|seen| seen.unwrap().instance.claim)
+        };
+        assert_eq!(read(&|_| {}).unwrap(), Some(3));
+        assert_eq!(read(&|labels| drop(labels.remove(CLAIM))).unwrap(), None, "an older version's");
+        let unreadable = read(&|labels| drop(labels.insert(CLAIM.to_owned(), "x".to_owned()))).unwrap_err();
+        assert_eq!(unreadable.class, ErrorClass::Internal);
     }
 }

@@ -83,7 +83,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         let unrecorded = instances.iter().filter(|instance| !records.contains_key(&instance.key.worker_id));
         let mut places: Vec<(u64, &Instance)> =
-            unrecorded.filter_map(|instance| instance_claim(instance).map(|claim| (claim, instance))).collect();
+            unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim, instance))).collect();
         // The newest first: they are the first that an older copy lacks.
         places.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
         let said = |claim: u64, instance: &Instance, what: String| {
@@ -108,7 +108,4 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         Ok(None)
     }
-}
-fn instance_claim(_: &Instance) -> Option<u64> {
-    None
 }

@@ -42,6 +42,7 @@ fn instance(number: usize, age: i64) -> Instance {
         command_id: CommandId::new("c").unwrap(),
         spec_hash: SpecHash::of(b""),
         epoch: 1,
+        claim: None,
         labels: Labels::new(),
         created_at: ago(age),
     }

@@ -1,0 +1,252 @@
+//! The library keeps the truth without a broker: sweep, size and adoption on the journal in memory.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use enlist::config::{NullConfig, StaticHost};
+use enlist::domain::{Capabilities, Pool, PoolState, Prefix, State, WorkerId, WorkerKey, WorkerSpec};
+use enlist::journal::{Journal, MemoryJournal};
+use enlist::provider::null::NullProvider;
+use enlist::provider::static_hosts::StaticProvider;
+use enlist::provider::{Instance, WorkerProvider};
+use enlist::registration::WorkerRegistrationPort;
+use enlist::registration::memory::MemoryScheduler;
+use enlist::service::Clock;
+use enlist::service::sweep::{SweepPoolConfig, SweepReport};
+use enlist::telemetry::SweepAct;
+use enlist::{
+    DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig, WorkerManagementService, WorkerProvisioned,
+};
+use jiff::Timestamp;
+
+type Service = WorkerManagementService<NullProvider, MemoryScheduler>;
+
+/// A clock that a test turns.
+#[derive(Clone)]
+struct Hands(Arc<Mutex<Timestamp>>);
+
+impl Hands {
+    fn turn(&self, by: Duration) {
+        let mut at = self.0.lock().unwrap();
+        *at = at.checked_add(by).unwrap();
+    }
+
+    fn clock(&self) -> Clock {
+        let hands = self.clone();
+        Arc::new(move || *hands.0.lock().unwrap())
+    }
+}
+
+struct Fleet {
+    service: Service,
+    scheduler: MemoryScheduler,
+    hands: Hands,
+    config: SweepPoolConfig,
+}
+
+fn pool() -> Pool {
+    Pool::new("web").unwrap()
+}
+
+impl Fleet {
+    fn new() -> Self {
+        Self::on(NullProvider::new(&Prefix::new("test").unwrap(), NullConfig::default()), MemoryScheduler::new())
+    }
+
+    fn on(provider: NullProvider, scheduler: MemoryScheduler) -> Self {
+        let hands = Hands(Arc::new(Mutex::new(Timestamp::now())));
+        let config = SweepPoolConfig::new(pool(), WorkerSpec::default());
+        let service = WorkerManagementService::new_with_registration(
+            provider,
+            scheduler.clone(),
+            WorkerManagementConfig::default(),
+        );
+        Self { service: service.with_clock(hands.clock()), scheduler, hands, config }
+    }
+
+    async fn provision(&self) -> WorkerProvisioned {
+        let config = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+        self.service.provision_worker(&config).await.unwrap()
+    }
+
+    async fn sweep(&self) -> SweepReport {
+        self.hands.turn(Duration::from_secs(60));
+        self.service.sweep(&self.config).await.unwrap()
+    }
+
+    async fn instances(&self) -> Vec<Instance> {
+        self.service.provider().list_workers(&pool()).await.unwrap()
+    }
+
+    /// Takes an instance away as its own end would.
+    async fn kill(&self, worker: &WorkerId) {
+        let key = WorkerKey::new(pool(), worker.clone());
+        self.service.provider().terminate_worker(&key, None, Duration::ZERO).await.unwrap();
+    }
+
+    async fn state(&self, worker: &WorkerId) -> State {
+        let key = WorkerKey::new(pool(), worker.clone());
+        self.service.journal().head(&key).await.unwrap().unwrap().worker.state
+    }
+
+    async fn listed(&self) -> usize {
+        self.scheduler.list_workers(&pool()).await.unwrap().unwrap().len()
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_pool_is_left_alone() {
+    let fleet = Fleet::new();
+    for _ in 0..5 {
+        fleet.provision().await;
+    }
+    let before = fleet.service.journal().entries().len();
+    for _ in 0..3 {
+        let report = fleet.sweep().await;
+        assert!(report.done.is_empty() && report.undone.is_empty() && report.frozen.is_none(), "{report:?}");
+    }
+    assert_eq!(fleet.service.journal().entries().len(), before);
+}
+
+#[tokio::test]
+async fn a_worker_without_its_instance_is_written_off_by_the_second_sweep_and_unregistered() {
+    let fleet = Fleet::new();
+    let worker = fleet.provision().await.worker_id;
+    fleet.kill(&worker).await;
+    assert_eq!(fleet.sweep().await.suspects.len(), 1);
+    assert_eq!((fleet.state(&worker).await, fleet.listed().await), (State::Registered, 1));
+    assert_eq!(fleet.sweep().await.count(SweepAct::WriteOff), 1);
+    assert_eq!((fleet.state(&worker).await, fleet.listed().await), (State::Lost, 0));
+}
+
+#[tokio::test]
+async fn an_instance_that_outlived_its_record_is_removed_by_the_second_sweep_once_it_is_old_enough() {
+    let fleet = Fleet::new();
+    fleet.provision().await;
+    let worker = fleet.provision().await;
+    let terminate = TerminateWorkerConfig::new(pool(), worker.worker_id.clone());
+    let made = fleet.instances().await.into_iter().find(|made| made.key.worker_id == worker.worker_id).unwrap();
+    fleet.service.terminate_worker(&terminate).await.unwrap();
+    // The provider makes it after all.
+    let request = enlist::provider::LaunchRequest {
+        key: made.key.clone(),
+        command_id: made.command_id.clone(),
+        spec_hash: made.spec_hash.clone(),
+        epoch: made.epoch,
+        claim: 1,
+        spec: WorkerSpec::default(),
+    };
+    fleet.service.provider().create_worker(&request).await.unwrap();
+    for _ in 0..3 {
+        fleet.sweep().await;
+    }
+    assert_eq!(fleet.instances().await.len(), 2, "younger than its grace");
+    fleet.hands.turn(Duration::from_secs(300));
+    fleet.sweep().await;
+    assert_eq!(fleet.sweep().await.count(SweepAct::RemoveOrphan), 1);
+    assert_eq!(fleet.instances().await.len(), 1);
+    assert_eq!(fleet.state(&worker.worker_id).await, State::Terminated, "nothing comes after a final event");
+}
+
+#[tokio::test]
+async fn a_scheduler_that_forgets_is_told_again() {
+    let fleet = Fleet::new();
+    let (one, two) = (fleet.provision().await.worker_id, fleet.provision().await.worker_id);
+    let provider = fleet.service.provider().clone();
+    let journal = fleet.service.journal().clone();
+    let forgetful = Fleet::on(provider, MemoryScheduler::new());
+    let service = forgetful.service.with_journal(journal);
+    let report = service.sweep(&forgetful.config).await.unwrap();
+    assert_eq!(report.count(SweepAct::Register), 2, "{report:?} {one} {two}");
+    assert_eq!(forgetful.scheduler.registered(), 2);
+}
+
+#[tokio::test]
+async fn a_pool_keeps_its_size_and_gives_it_up() {
+    let fleet = Fleet::new();
+    let config = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    let made = fleet.service.create_pool(&config, 5).await;
+    assert_eq!(made.record.unwrap().state, PoolState::Sized);
+    let lost = made.workers[2].as_ref().unwrap().worker_id.clone();
+    fleet.kill(&lost).await;
+    fleet.sweep().await;
+    let report = fleet.sweep().await;
+    assert_eq!((report.count(SweepAct::WriteOff), report.count(SweepAct::Provision)), (1, 1), "{report:?}");
+    assert_eq!((fleet.instances().await.len(), fleet.listed().await), (5, 5));
+    let smaller = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    fleet.service.create_pool(&smaller, 2).await;
+    let report = fleet.sweep().await;
+    assert_eq!(report.count(SweepAct::Terminate), 3, "{report:?}");
+    assert_eq!((fleet.instances().await.len(), fleet.listed().await), (2, 2));
+    assert!(fleet.sweep().await.done.is_empty());
+}
+
+#[tokio::test]
+async fn a_log_that_is_gone_freezes_the_sweep_and_adoption_thaws_it() {
+    let fleet = Fleet::new();
+    for _ in 0..20 {
+        fleet.provision().await;
+    }
+    let provider = fleet.service.provider().clone();
+    let scheduler = fleet.scheduler.clone();
+    let after = Fleet { scheduler: scheduler.clone(), ..Fleet::on(provider, scheduler) };
+    after.hands.turn(Duration::from_secs(3600));
+    for _ in 0..4 {
+        let report = after.sweep().await;
+        assert!(report.frozen.is_some() && report.done.is_empty(), "{report:?}");
+    }
+    // New work on the new log does not make it the old one.
+    after.provision().await;
+    for _ in 0..4 {
+        let frozen = after.sweep().await.frozen.unwrap();
+        assert!(frozen.contains("put back to an older copy or made anew"), "{frozen}");
+    }
+    assert_eq!((after.instances().await.len(), after.listed().await), (21, 21));
+    let adopted = after.service.adopt(&after.config, false).await.unwrap();
+    assert_eq!(adopted.len(), 20);
+    assert!(adopted.iter().all(|one| one.adopted.as_ref().unwrap().as_ref().unwrap().state == State::Registered));
+    let report = after.sweep().await;
+    assert!(report.frozen.is_none() && report.done.is_empty(), "{report:?}");
+    assert_eq!((report.live, after.instances().await.len(), after.listed().await), (21, 21, 21));
+    assert!(after.service.adopt(&after.config, false).await.unwrap().is_empty(), "again it does nothing");
+}
+
+#[tokio::test]
+async fn events_of_workers_that_ended_long_ago_go() {
+    let fleet = Fleet::new();
+    let worker = fleet.provision().await.worker_id;
+    fleet.service.terminate_worker(&TerminateWorkerConfig::new(pool(), worker.clone())).await.unwrap();
+    assert!(fleet.sweep().await.done.is_empty());
+    fleet.hands.turn(Duration::from_secs(8 * 24 * 3600));
+    assert_eq!(fleet.sweep().await.count(SweepAct::Purge), 1);
+    assert!(fleet.service.journal().entries().is_empty());
+}
+
+#[tokio::test]
+async fn a_static_pool_has_a_size_too() {
+    let hosts = (0..4).map(|n| StaticHost {
+        id: WorkerId::new(format!("edge-{n}")).unwrap(),
+        endpoint: None,
+        capabilities: Capabilities::default(),
+    });
+    let scheduler = MemoryScheduler::new();
+    let service = WorkerManagementService::new_with_registration(
+        StaticProvider::new(hosts.collect()),
+        scheduler.clone(),
+        WorkerManagementConfig::default(),
+    )
+    .with_journal(MemoryJournal::new());
+    let config = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    assert!(service.create_pool(&config, 5).await.record.is_err(), "there are four");
+    let config = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    assert_eq!(service.create_pool(&config, 3).await.record.unwrap().state, PoolState::Sized);
+    let sweep = SweepPoolConfig::new(pool(), WorkerSpec::default());
+    let host = WorkerId::new("edge-1").unwrap();
+    service.terminate_worker(&TerminateWorkerConfig::new(pool(), host)).await.unwrap();
+    assert_eq!(scheduler.registered(), 2);
+    for expected in [1, 0, 0] {
+        assert_eq!(service.sweep(&sweep).await.unwrap().count(SweepAct::Provision), expected);
+        assert_eq!(scheduler.registered(), 3);
+    }
+}

@@ -1,0 +1,27 @@
+//! A process that adopts what has no record, so that it can die over it.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use enlist::crash::CrashPoint;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `enlist adopt`, which is to die at this point.
+pub(crate) async fn adopt_and_die(settings: &Path, point: CrashPoint) -> Result<(), String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enlist"));
+    command.arg("--config").arg(settings).arg("adopt").env("ENLIST_CRASH_AT", format!("{point:?}"));
+    let ran = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let ended =
+        timeout(PATIENCE, ran).await.map_err(|_| "adopt has no end".to_owned())?.expect("the binary of this build");
+    if ended.status.signal() == Some(Signal::ABORT.as_raw()) {
+        return Ok(());
+    }
+    let said = [ended.stdout, ended.stderr].concat();
+    Err(format!("adopt ended otherwise ({}):\n{}", ended.status, String::from_utf8_lossy(&said)))
+}

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::connection::{self, ConnectError, Connection, Link};
 use crate::bus::delivery::Desk;
+use crate::bus::permitted::permitted;
 use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
@@ -90,7 +91,8 @@ impl Replica {
         streams::ensure(&connection, domain, &subjects, config.pools.keys(), config.replicas, config.manage_streams)
             .await?;
         let requests = Requests::start(connection.client.clone()).await?;
-        streams::permitted(&connection, &requests, &subjects, config.pools.keys()).await?;
+        let api_prefix = streams::api_prefix(domain);
+        permitted(&connection, &requests, &subjects, &api_prefix, config.pools.keys()).await?;
         let context = streams::context(&connection, domain);
         let followers: HashMap<Pool, Follower> = config
             .pools
@@ -122,7 +124,7 @@ impl Replica {
                 subjects: subjects.clone(),
                 pool: pool.clone(),
                 stream: subjects.command_stream(pool),
-                api_prefix: streams::api_prefix(domain),
+                api_prefix: api_prefix.clone(),
             });
             let sweep = parts::sweep(config, pool, pool_config);
             let handler = Handler::new(service, pool_config.clone(), sweep, parts::own_queue(&desk));

@@ -4,6 +4,7 @@ pub mod commands;
 pub mod connection;
 pub mod delivery;
 pub mod pass;
+pub mod permitted;
 pub mod pull;
 pub mod requests;
 pub mod stored;

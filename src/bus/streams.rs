@@ -6,12 +6,9 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{HeaderMap, HeaderValue, header};
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::connection::Connection;
-use super::requests::{RequestError, Requests};
 use super::subjects::Subjects;
 use crate::config::ManageStreams;
 use crate::domain::{Lane, Pool, Verb};
@@ -23,9 +20,6 @@ const MAX_COMMAND: i32 = 64 * 1024;
 const MAX_ACK_PENDING: i64 = 20_000;
 const EVENTS_PER_SUBJECT: i64 = 64;
 const DEAD_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A server that says no says it to the connection, and the request itself is never answered.
-const NO_SEQUENCE: u64 = 1 << 60;
-const PERMITTED_WITHIN: Duration = Duration::from_secs(1);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Why the objects are not as they have to be.
@@ -99,40 +93,6 @@ pub fn context(connection: &Connection, domain: Option<&str>) -> jetstream::Cont
 #[must_use]
 pub fn api_prefix(domain: Option<&str>) -> String {
     domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
-}
-
-/// Tries what the start does not need and every command will: a write to the log and to the dead letters, and an ack. The
-/// writes expect a sequence that no stream has, so that the server refuses them and nothing is stored.
-pub async fn permitted(
-    connection: &Connection,
-    requests: &Requests,
-    subjects: &Subjects,
-    pools: impl IntoIterator<Item = &Pool>,
-) -> Result<(), StreamsError> {
-    let mut needed = Vec::new();
-    for pool in pools {
-        let subject = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
-        needed.push(subject("log"));
-        needed.push(subject("dead"));
-        needed.push(format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)));
-    }
-    let tried = needed.into_iter().map(|subject| async move {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(NO_SEQUENCE));
-        match requests.send(subject.clone(), Some(headers), Bytes::new(), PERMITTED_WITHIN).await {
-            // Refused by the stream, or no consumer of that name: it has got there.
-            Ok(_) | Err(RequestError::NoResponders) => Ok(()),
-            Err(error) => match connection.complaint() {
-                Some(text) => {
-                    let (action, complaint) = (format!("publish to {subject}"), format!("; the server said: {text}"));
-                    Err(StreamsError::Server { action, cause: error.to_string(), complaint })
-                }
-                // A stream between two leaders, or someone who listens to acks and answers none: nothing was forbidden.
-                None => Ok(()),
-            },
-        }
-    });
-    futures_util::future::try_join_all(tried).await.map(|_| ())
 }
 
 fn base(name: String, replicas: usize) -> stream::Config {

@@ -108,7 +108,7 @@ async fn a_missing_permission_ends_the_start_and_is_named() {
 
 #[tokio::test]
 async fn a_permission_that_only_commands_need_is_missed_at_the_start_too() {
-    for denied in ["enlist.log.>", "enlist.dead.>", "$JS.ACK.>"] {
+    for denied in ["enlist.log.>", "enlist.dead.>", "enlist.cmd.>", "$JS.ACK.>", "$JS.API.STREAM.PURGE.>"] {
         let (code, said) = start_without(denied).await;
         assert_eq!(code, Some(78), "{said}");
         let subject = denied.trim_end_matches('>');

@@ -1,0 +1,62 @@
+//! What a replica may do on its server, tried before it takes a command.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::requests::{RequestError, Requests};
+use super::streams::StreamsError;
+use super::subjects::Subjects;
+use crate::domain::{Pool, Verb};
+
+/// No stream has come so far: a write that expects it is refused, and nothing is stored.
+const NO_SEQUENCE: u64 = 1 << 60;
+/// A server that says no says it to the connection, and the request itself is never answered.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Tries what the start does not need and commands and sweeps will: writes to the log, to the dead letters and to the
+/// queues, acks, and purges. Nothing is changed by it: the writes expect a sequence that no stream has, and the purges are
+/// of a subject that no event has.
+pub async fn permitted(
+    connection: &Connection,
+    requests: &Requests,
+    subjects: &Subjects,
+    api_prefix: &str,
+    pools: impl IntoIterator<Item = &Pool>,
+) -> Result<(), StreamsError> {
+    let mut needed = Vec::new();
+    for pool in pools {
+        let nothing = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
+        needed.push((nothing("log"), Bytes::new()));
+        needed.push((nothing("dead"), Bytes::new()));
+        for verb in [Verb::Provision, Verb::Terminate, Verb::Sweep] {
+            needed.push((subjects.command(pool, verb), Bytes::new()));
+        }
+        needed.push((format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)), Bytes::new()));
+        for stream in [subjects.event_stream(), subjects.view_stream()] {
+            let query = format!("{{\"filter\":\"{}\",\"seq\":1}}", nothing("events"));
+            needed.push((format!("{api_prefix}.STREAM.PURGE.{stream}"), query.into()));
+        }
+    }
+    let tried = needed.into_iter().map(|(subject, body)| async move {
+        let mut headers = HeaderMap::new();
+        if body.is_empty() {
+            headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(NO_SEQUENCE));
+        }
+        match requests.send(subject.clone(), Some(headers), body, WITHIN).await {
+            // Refused by the stream, or no consumer of that name: it has got there.
+            Ok(_) | Err(RequestError::NoResponders) => Ok(()),
+            Err(error) => match connection.complaint() {
+                Some(text) => {
+                    let (action, complaint) = (format!("publish to {subject}"), format!("; the server said: {text}"));
+                    Err(StreamsError::Server { action, cause: error.to_string(), complaint })
+                }
+                // A stream between two leaders, or someone who listens to acks and answers none: nothing was forbidden.
+                None => Ok(()),
+            },
+        }
+    });
+    futures_util::future::try_join_all(tried).await.map(|_| ())
+}

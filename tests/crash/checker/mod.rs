@@ -1,7 +1,7 @@
 //! The one checker: holds CONTRACT.md section 9 over what one pool left behind, whatever crashed on the way.
 //!
 //! It reads bytes and JSON, not the crate's own types, so that a mistake of those does not hide itself. Each rule has a
-//! hand-made history in `tests` that breaks it and nothing else.
+//! hand-made history in `tests` or `tests_of_sweeps` that breaks it and nothing else.
 
 mod history;
 mod instances;
@@ -11,6 +11,8 @@ mod sizes;
 mod sweeps;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_sweeps;
 
 pub(crate) use history::{Acked, Asked, Command, DeadLetter, Event, History, Kind, Step, Stray};
 

@@ -70,10 +70,9 @@ pub(super) fn every_size_was_asked_for(history: &History, found: &mut Vec<String
         }
     }
     let of_size = |id: &str| id.starts_with("enlist-size-") || id.starts_with("enlist-end-");
-    for sent in history.commands.iter().filter(|sent| sent.id.as_deref().is_some_and(of_size)) {
-        if history.sizes.is_empty() {
-            found.push(format!("{} {:?} was sent for a pool without a size", sent.verb, sent.id));
-        }
+    let ids = history.commands.iter().filter_map(|sent| sent.id.as_deref());
+    for id in ids.filter(|id| of_size(id) && history.sizes.is_empty()) {
+        found.push(format!("{id} was sent for a pool without a size"));
     }
 }
 

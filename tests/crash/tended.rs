@@ -4,6 +4,7 @@ use enlist::crash::CrashPoint;
 use serde_json::json;
 
 use crate::adopter::adopt_and_die;
+use crate::checker::Kind;
 use crate::commands::{provisions, terminate};
 use crate::fleet::{Fleet, PATIENCE, Settings};
 use crate::home::Provider;
@@ -12,19 +13,23 @@ use crate::replica::Replica;
 /// Sweeps after the last trouble: two see it, one mends it, and one finds that all is well.
 const ROUNDS: usize = 4;
 
+/// A name that is free in every pool, also in one of hosts.
+const STUCK: &str = "h-4";
+
 /// So little that a record which nobody moves is known for one soon.
 const SHORT: Settings = Settings {
     pool: "launch_timeout = \"5s\"\ngrace = \"1s\"\nregistration = { timeout = \"2s\" }",
     sweep: "interval = \"1s\"\ngrace = \"0s\"",
-    scheduler: "unregister_timeout = \"1s\"",
+    scheduler: "try_timeout = \"1s\"\nunregister_timeout = \"1s\"",
     lists: true,
 };
 
-fn settings(point: CrashPoint) -> Settings {
+fn settings(point: CrashPoint, provider: Provider) -> Settings {
     match point {
         // A scheduler without a list: what a dead sweep has not told it, only the same sweep come again can tell.
         CrashPoint::LostStored | CrashPoint::LostUnregistered => Settings { lists: false, ..SHORT },
         CrashPoint::StuckTakenOver | CrashPoint::AdoptionClaimed => SHORT,
+        CrashPoint::Offered if provider == Provider::Process => SHORT,
         CrashPoint::ViewPurged => {
             Settings { sweep: "interval = \"1s\"\ngrace = \"0s\"\nretention = \"1s\"", ..Settings::default() }
         }
@@ -35,7 +40,7 @@ fn settings(point: CrashPoint) -> Settings {
 /// A pool of some workers, something that goes wrong with it, and a replica that dies over mending it. Another one mends it
 /// to the end, and brings the pool to a size.
 pub(crate) async fn walk(url: String, prefix: String, point: CrashPoint, provider: Provider) -> Vec<String> {
-    let mut fleet = Fleet::with(&url, &prefix, provider, settings(point)).await;
+    let mut fleet = Fleet::with(&url, &prefix, provider, settings(point, provider)).await;
     match survive(&mut fleet, point, provider).await {
         Ok(()) => fleet.violations().await,
         Err(why) => vec![why],
@@ -78,6 +83,16 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             // Swept by the clock.
             fleet.replica(Some(point)).await.died().await
         }
+        CrashPoint::Offered if provider == Provider::Process => {
+            let first = grown(fleet, None).await?;
+            // The scheduler is silent when the worker comes, and perhaps once more before the first replica is gone.
+            fleet.scheduler.pass_over(Kind::Register);
+            fleet.scheduler.pass_over(Kind::Register);
+            fleet.provision("c-late", Some("late"), &json!({ "registration": { "max_retries": 0 } })).await;
+            fleet.settled().await?;
+            first.drained().await?;
+            fleet.replica(Some(point)).await.died().await
+        }
         CrashPoint::Offered => {
             grown(fleet, Some(3)).await?.drained().await?;
             fleet.scheduler.forget(&one(fleet).await);
@@ -85,16 +100,20 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
         }
         CrashPoint::StuckTakenOver => {
             grown(fleet, None).await?.drained().await?;
-            // With an instance, and without.
-            let at = if provider == Provider::Process { CrashPoint::Created } else { CrashPoint::Claimed };
-            let first = fleet.replica(Some(at)).await;
-            fleet.provision("c-stuck", Some(stuck(provider)), &json!({})).await;
-            first.died().await?;
-            fleet.take_out("c-stuck").await;
+            match provider {
+                // Without an instance, with one, and on the way out.
+                Provider::Null => stick(fleet, CrashPoint::Claimed, "c-stuck").await?,
+                Provider::Process => stick(fleet, CrashPoint::Created, "c-stuck").await?,
+                Provider::Static => stick(fleet, CrashPoint::Unregistered, "t-stuck").await?,
+            }
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::ViewPurged => {
-            grown(fleet, None).await?.drained().await?;
+            let first = grown(fleet, None).await?;
+            // Of hosts the last record stays, of a name that is none it does not.
+            fleet.terminate("t-elsewhere", "elsewhere").await;
+            fleet.settled().await?;
+            first.drained().await?;
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::Swept => {
@@ -121,9 +140,17 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
     }
 }
 
-/// A name that is free in this pool.
-fn stuck(provider: Provider) -> &'static str {
-    if provider == Provider::Static { "h-4" } else { "stuck" }
+/// A worker that nobody moves on: its replica is dead, and its command is gone from the queue.
+async fn stick(fleet: &mut Fleet, at: CrashPoint, command: &str) -> Result<(), String> {
+    let replica = fleet.replica(Some(at)).await;
+    fleet.provision("c-stuck", Some(STUCK), &json!({})).await;
+    if command == "t-stuck" {
+        fleet.settled().await?;
+        fleet.terminate("t-stuck", STUCK).await;
+    }
+    replica.died().await?;
+    fleet.take_out(command).await;
+    Ok(())
 }
 
 /// The worker of the command that names none.
@@ -164,13 +191,25 @@ async fn mend(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Resul
     fleet.terminate("t-never", "never").await;
     match point {
         CrashPoint::StuckTakenOver => {
-            let state = if provider == Provider::Process { "registered" } else { "failed" };
-            fleet.feed.event(stuck(provider), state, PATIENCE).await?;
+            let state = match provider {
+                Provider::Null => "failed",
+                Provider::Process => "registered",
+                Provider::Static => "terminated",
+            };
+            fleet.feed.event(STUCK, state, PATIENCE).await?;
         }
         CrashPoint::AdoptionClaimed => fleet.feed.event("stray", "registered", PATIENCE).await?,
+        CrashPoint::Offered if provider == Provider::Process => {
+            fleet.feed.event("late", "registered", PATIENCE).await?;
+        }
         _ => {}
     }
     fleet.settled().await?;
+    if point == CrashPoint::ViewPurged && provider == Provider::Static {
+        // Also of a host that ended long ago the scheduler remembers the epochs.
+        fleet.provision("c-two-again", Some("two"), &json!({})).await;
+        fleet.settled().await?;
+    }
     for number in 1..=ROUNDS {
         fleet.sweep(&format!("s-{number}")).await;
         fleet.settled().await?;

@@ -37,19 +37,7 @@ impl World {
         self.provider("load").terminate_worker(&key, None, Duration::ZERO).await.unwrap();
     }
 
-    /// The sizes that are on record, in order.
-    async fn sizes(&self) -> Vec<u32> {
-        let stream = self.jetstream.get_stream(self.subjects.event_stream()).await.unwrap();
-        let own = self.subjects.own_events_of(&Pool::new("load").unwrap());
-        let (mut sizes, mut from) = (Vec::new(), 1);
-        while let Ok(message) = stream.get_first_raw_message_by_subject(&own, from).await {
-            from = message.sequence + 1;
-            sizes.push(decode_pool(&message.payload).unwrap().size);
-        }
-        sizes
-    }
-
-    async fn workers(&self) -> Vec<String> {
+    async fn made(&self) -> Vec<String> {
         let mut workers: Vec<_> =
             self.instances("load").await.into_iter().map(|instance| instance.key.worker_id.to_string()).collect();
         workers.sort();
@@ -69,7 +57,7 @@ async fn a_dry_run_shows_an_orphan_and_does_nothing() {
         said.contains("load: instances 2 (null), live workers 1; the scheduler gives no list; no size\n"),
         "{said}"
     );
-    assert_eq!(world.workers().await, ["w-1", "w-2"]);
+    assert_eq!(world.made().await, ["w-1", "w-2"]);
     assert_eq!(world.history("w-2").await.len(), 0);
 }
 
@@ -151,7 +139,7 @@ async fn a_size_is_waited_for() {
     for step in steps {
         rest = rest.split_once(step).unwrap_or_else(|| panic!("`{step}` is missing, or too early:\n{said}")).1;
     }
-    assert_eq!(world.workers().await.len(), 3);
+    assert_eq!(world.made().await.len(), 3);
 
     let (code, said) = world.enlist(&["pool", "load", "3", "--command-id", "three", "--wait"]).await;
     assert_eq!(code, Some(0), "an outcome that is there already is one:\n{said}");
@@ -165,7 +153,11 @@ async fn a_size_that_another_overtakes_has_not_come_to_be() {
     let world = World::new(&format!("{BY_HAND}{LOAD}delay = \"1h\"\n")).await;
     let _replica = world.replica().await;
     let overtaking = async {
-        world.until("the first size to be on record", async || world.sizes().await.contains(&5).then_some(())).await;
+        world
+            .until("the first size to be on record", async || {
+                world.sizes("load").await.iter().any(|record| record.size == 5).then_some(())
+            })
+            .await;
         let (code, said) = world.enlist(&["pool", "load", "4", "--command-id", "later"]).await;
         assert_eq!(code, Some(0), "{said}");
     };

@@ -67,6 +67,22 @@ impl Child {
         }
     }
 
+    /// Waits until so many lines of its log contain `part`, and gives the last of them.
+    pub(crate) async fn lines_with(&mut self, part: &str, number: usize) -> String {
+        loop {
+            if let Some(line) = self.said.iter().filter(|line| line.contains(part)).nth(number - 1) {
+                return line.clone();
+            }
+            let line = timeout(PATIENCE, self.lines.recv()).await.expect("another line").expect("another line");
+            self.said.push(line);
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
     /// Where its pages are.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address.expect("a child that listens")
@@ -87,6 +103,11 @@ impl Child {
     pub(crate) fn terminate(&self) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap())).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Takes it away as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
     }
 
     /// Its exit code (`None` where a signal ended it) and everything that it said.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use enlist::domain::{Pool, WorkerId, WorkerKey};
 use enlist::provider::WorkerProvider as _;
-use enlist::wire::event::decode_pool;
 
 use crate::world::{LOAD, World, provision};
 

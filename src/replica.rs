@@ -1,6 +1,5 @@
 //! One replica: the parts wired together, started, watched and drained.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -11,6 +10,7 @@ use crate::bus::delivery::Desk;
 use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
+use crate::bus::turns::Turns;
 use crate::config::{Config, PoolConfig};
 use crate::domain::{Lane, Pool};
 use crate::handle::Handler;
@@ -91,16 +91,7 @@ impl Replica {
             .await?;
         let requests = Requests::start(connection.client.clone()).await?;
         streams::permitted(&connection, &requests, &subjects, config.pools.keys()).await?;
-        let context = streams::context(&connection, domain);
-        let followers: HashMap<Pool, Follower> = config
-            .pools
-            .iter()
-            .map(|(pool, PoolConfig { max_workers, .. })| {
-                let limited = max_workers.is_some();
-                (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone(), limited))
-            })
-            .collect();
-        let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
+        let jetstream = streams::context(&connection, domain);
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
         let worker = Worker::new(watch);
@@ -109,25 +100,30 @@ impl Replica {
         // Slots of their own: they never wait for a provision's.
         let terminates = Slots::shared_out(config.limits.concurrency, &most);
         let mut gauges = Vec::new();
-        for (((pool, pool_config), provisions), terminates) in config.pools.iter().zip(provisions).zip(terminates) {
+        let turns = Turns::of(config.pools.len());
+        let slots = provisions.into_iter().zip(terminates);
+        for (((pool, pool_config), (provisions, terminates)), turns) in config.pools.iter().zip(slots).zip(turns) {
+            // What goes to the scheduler takes no turn: one that is slow for a pool would hold up the pool's record.
+            let requests = requests.in_turn(turns);
             let provider = AnyProvider::for_pool(config, pool_config)
                 .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
             let signals = PoolSignals::new(pool, provider.name(), provider.worker_type());
             let signals = Arc::new(signals.telling(Arc::clone(&health)));
-            if let Some(follower) = followers.get(pool) {
-                gauges.push((Arc::clone(&signals), follower.clone()));
-            }
+            let limited = pool_config.max_workers.is_some();
+            let follower = Follower::start(jetstream.clone(), subjects.clone(), pool.clone(), limited);
+            gauges.push((Arc::clone(&signals), follower.clone()));
+            let follower = [(pool.clone(), follower)];
             let service = WorkerManagementService::new_with_registration(
                 provider,
                 scheduler.clone(),
                 management(config, pool_config),
             )
-            .with_journal(journal.clone())
+            .with_journal(NatsJournal::new(requests.clone(), subjects.clone(), domain, follower))
             .with_signals(pool, Arc::clone(&signals));
             let context = Arc::new(QueueContext {
                 handler: Arc::new(Handler::new(service, pool.clone(), pool_config.clone())),
                 desk: Arc::new(Desk {
-                    requests: requests.clone(),
+                    requests,
                     subjects: subjects.clone(),
                     pool: pool.clone(),
                     stream: subjects.command_stream(pool),

@@ -7,3 +7,4 @@ pub mod requests;
 pub mod stored;
 pub mod streams;
 pub mod subjects;
+pub mod turns;

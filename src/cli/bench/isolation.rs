@@ -74,24 +74,32 @@ pub(super) async fn measure(field: &Field, flood: usize, repeats: usize) -> anyh
          {} ms to make a worker; {repeats} runs of {NUMBER} commands",
         DELAY.as_millis()
     );
-    let mut samples = Beside::ALL.map(|beside| (beside, Vec::new()));
+    let mut samples = Beside::ALL.map(|beside| (beside, Vec::new(), 0.0_f64));
     for _ in 0..repeats {
-        for (beside, each) in &mut samples {
-            each.extend(run(field, *beside, flood).await.with_context(|| beside.told())?);
+        for (beside, each, best) in &mut samples {
+            let (times, rate) = run(field, *beside, flood).await.with_context(|| beside.told())?;
+            each.extend(times);
+            *best = best.max(rate);
         }
     }
-    println!("{:<36} {:>8} {:>8}  {:>6} {:>6}", "", "p50 ms", "p99 ms", "p50 x", "p99 x");
+    println!("{:<36} {:>8} {:>8}  {:>6} {:>6}  {:>8}", "", "p50 ms", "p99 ms", "p50 x", "p99 x", "other/s");
     let mut alone = None;
-    for (beside, mut each) in samples {
+    for (beside, mut each, rate) in samples {
         each.sort_unstable();
         let (p50, p99) = (ms(at(&each, 0.5)), ms(at(&each, 0.99)));
         let (of_p50, of_p99) = *alone.get_or_insert((p50, p99));
-        println!("{:<36} {p50:>8.1} {p99:>8.1}  {:>6.2} {:>6.2}", beside.told(), p50 / of_p50, p99 / of_p99);
+        println!(
+            "{:<36} {p50:>8.1} {p99:>8.1}  {:>6.2} {:>6.2}  {rate:>8.0}",
+            beside.told(),
+            p50 / of_p50,
+            p99 / of_p99
+        );
     }
     Ok(())
 }
 
-async fn run(field: &Field, beside: Beside, flood: usize) -> anyhow::Result<Vec<Duration>> {
+/// The times of the trickle, and how many commands a second the other pool had done meanwhile.
+async fn run(field: &Field, beside: Beside, flood: usize) -> anyhow::Result<(Vec<Duration>, f64)> {
     let Field { subjects, load, trickle, .. } = field;
     field.streams(&[load, trickle]).await?;
     field.fill(load, beside.commands(flood)).await?;
@@ -99,17 +107,19 @@ async fn run(field: &Field, beside: Beside, flood: usize) -> anyhow::Result<Vec<
     let mut config = field.config.clone();
     config.limits.drain = Duration::from_millis(100);
     config.pools = [(load.clone(), pool(256, true, beside.delay())), (trickle.clone(), pool(256, true, DELAY))].into();
-    let replica = Replica::start(&config, None).await?;
+    let (replica, begun) = (Replica::start(&config, None).await?, Instant::now());
     // On a thread and a connection of its own, so that it measures the replica and not itself.
     let (subjects, pool) = (subjects.clone(), trickle.clone());
     let each = tokio::task::spawn_blocking(move || super::super::block_on(send(config, subjects, pool))).await??;
     let left = field.left(load).await?;
+    #[allow(clippy::cast_precision_loss)]
+    let rate = (beside.commands(flood) as u64).saturating_sub(left) as f64 / begun.elapsed().as_secs_f64();
     replica.drain().await;
     anyhow::ensure!(
         left > 0 || matches!(beside, Beside::Nothing),
         "the flood was over before the trickle: more --flood is needed"
     );
-    Ok(each)
+    Ok((each, rate))
 }
 
 /// Sends the trickle, and says how long each command took until its outcome was heard of.

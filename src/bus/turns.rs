@@ -30,7 +30,7 @@ struct Shared {
 #[derive(Debug)]
 struct Crowd {
     since: Instant,
-    /// When each pool last sent something, in milliseconds after `since`; 0 where it never has.
+    /// When each pool last sent something, in milliseconds after `since` and one more; 0 where it never has.
     sent: Vec<AtomicU64>,
 }
 
@@ -54,7 +54,7 @@ impl Turns {
 impl Crowd {
     /// Whether another pool is at work; this one is from now on.
     fn has_others(&self, pool: usize) -> bool {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         self.sent[pool].store(now, Ordering::Relaxed);
         let at_work = |sent: &AtomicU64| match sent.load(Ordering::Relaxed) {
             0 => false,

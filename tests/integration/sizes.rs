@@ -197,7 +197,7 @@ async fn replicas_that_all_see_to_a_size_make_exactly_so_many_though_one_is_kill
 
 #[tokio::test]
 async fn a_static_pool_with_a_size_takes_so_many_hosts_and_gives_them_back() {
-    let hosts: String = (0..5).map(|n| format!("{{ id = \"edge-{n}\" }}, ")).collect();
+    let hosts = [0, 1, 2, 3, 4].map(|n| format!("{{ id = \"edge-{n}\" }}")).join(", ");
     let world = World::new(&format!("{ON_DEMAND}[pools.edge]\nprovider = \"static\"\nhosts = [{hosts}]\n")).await;
     world.scheduler.list().await;
     let _replica = world.replica().await;

@@ -109,7 +109,9 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::ViewPurged => {
-            let first = grown(fleet, None).await?;
+            let first = grown(fleet, Some(4)).await?;
+            // Two places are given up, and taken again when all that is left of them is long past.
+            fleet.size("z-fewer", 2).await;
             // Of hosts the last record stays, of a name that is none it does not.
             fleet.terminate("t-elsewhere", "elsewhere").await;
             fleet.settled().await?;

@@ -100,8 +100,7 @@ pub(super) fn the_pool_has_its_size(history: &History, found: &mut Vec<String>) 
     if state != "sized" {
         found.push(format!("the pool: still {state} at the end, to {size}"));
     }
-    let live: Vec<_> =
-        history.records().into_values().filter(|record| !record.is_final()).map(|record| record.worker()).collect();
+    let live: Vec<_> = history.records().into_values().filter(|record| !record.is_final()).map(Event::worker).collect();
     if live.len() as u64 != size {
         found.push(format!("the pool: its size is {size}, and {live:?} live"));
     }

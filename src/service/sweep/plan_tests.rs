@@ -190,8 +190,9 @@ fn removes(act: &Act) -> bool {
         | Act::Lose { .. }
         | Act::FinishLost { .. }
         | Act::Unregister { .. }
-        | Act::Purge { .. } => true,
-        Act::Ask(Order::Terminate { .. }) | Act::Finish { .. } => true,
+        | Act::Purge { .. }
+        | Act::Finish { .. }
+        | Act::Ask(Order::Terminate { .. }) => true,
         Act::ReportOrphan { .. } | Act::Register { .. } | Act::Ask(Order::Provision { .. }) => false,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::adopter::adopt_and_die;
 use crate::checker::Kind;
 use crate::commands::{provisions, terminate};
-use crate::fleet::{Fleet, PATIENCE, Settings};
+use crate::fleet::{Fleet, PATIENCE, POOL, Settings};
 use crate::home::Provider;
 use crate::replica::Replica;
 
@@ -130,7 +130,7 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             let first = grown(fleet, None).await?;
             stray(fleet).await?;
             first.drained().await?;
-            adopt_and_die(&fleet.settings(), point).await
+            adopt_and_die(&fleet.settings(), POOL, point).await
         }
         // The points of a size.
         _ => {

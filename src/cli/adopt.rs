@@ -9,7 +9,7 @@ use super::table::table;
 use super::{Exit, ended};
 use crate::config::Config;
 use crate::domain::Pool;
-use crate::service::Adoption;
+use crate::service::{Adoption, Adoptions};
 
 /// Arguments of `adopt`.
 #[derive(Args)]
@@ -45,7 +45,8 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
 }
 
 /// Whether nothing is left to be adopted.
-fn tell(page: &Page, pool: &Pool, place: &str, adoptions: &[Adoption], dry_run: bool) -> bool {
+fn tell(page: &Page, pool: &Pool, place: &str, adopted: &Adoptions, dry_run: bool) -> bool {
+    let Adoptions { workers: adoptions, raised } = adopted;
     if adoptions.is_empty() {
         page.say(format!("{pool}: every instance has a record ({place})"));
         return true;
@@ -60,6 +61,12 @@ fn tell(page: &Page, pool: &Pool, place: &str, adoptions: &[Adoption], dry_run: 
             format!("{pool}: {} adopted, {failed} not; the same command again goes on with them", number - failed)
         }
     });
+    if let Some((before, now)) = raised {
+        page.say(format!(
+            "{pool}: the size on record is {before}, and {now} are there: {} {now}; enlist pool {pool} SIZE sets another",
+            if dry_run { "it would be raised to" } else { "it is raised to" }
+        ));
+    }
     failed == 0
 }
 

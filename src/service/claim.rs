@@ -5,6 +5,7 @@ use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
     Claim, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerId, WorkerKey, WorkerType,
+    asked_by_size,
 };
 use crate::journal::{AppendError, Entry, Journal};
 use crate::provider::WorkerProvider;
@@ -72,11 +73,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             known = self.journal.head(&key).await?;
             match known.take() {
                 // Nobody has begun it, and it may not begin.
-                None => may_start.clone()?,
+                None => Self::or_wait(order, may_start.clone())?,
                 Some(head) => match Box::pin(self.resume(claim, head)).await? {
                     Resumed::At(position) => return Ok(position),
                     Resumed::Free(head) => {
-                        may_start.clone()?;
+                        Self::or_wait(order, may_start.clone())?;
                         match self.open(claim, &key, Some(&head)).await {
                             Ok(hold) => return Ok(Position::Held(hold)),
                             Err(AppendError::Conflict) => {}
@@ -104,7 +105,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 free.push((key, history.into_iter().last()));
             }
         }
-        self.may_start(order).await??;
+        Self::or_wait(order, self.may_start(order).await?)?;
         for (key, head) in free {
             match self.open(claim, &key, head.as_ref()).await {
                 Ok(hold) => return Ok(Position::Held(hold)),
@@ -133,6 +134,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(Err(Self::pool_is_full(order.pool.as_str(), max)));
         }
         Ok(Ok(()))
+    }
+
+    /// What a pool's size asks for waits for room: refused, it would be asked for again under the same id, and end twice.
+    fn or_wait(order: &DynamicWorkerConfig, may_start: Result<(), Refusal>) -> Result<(), Stop> {
+        match may_start {
+            Err(Refusal { reason: Reason::Quota, .. }) if asked_by_size(&order.command_id) => {
+                Err(Stop::Wait("the pool is full"))
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Written before the provider is called: a crash between the two leaves a claim to resume, never an instance that

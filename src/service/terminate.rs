@@ -7,10 +7,10 @@ use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
     Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker, WorkerKey,
-    WorkerType,
+    WorkerSpec, WorkerType,
 };
 use crate::journal::{Entry, Journal};
-use crate::provider::{ProviderError, WorkerProvider};
+use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
 /// How often the head may change under a terminate before it comes back later.
@@ -52,25 +52,37 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         Err(Stop::Later("the worker's record keeps changing".into()))
     }
 
-    /// Leaves a final record where there is none, so that a provision that arrives later is refused.
+    /// Leaves a record where there is none, so that a provision that arrives later is refused: a final one, or, where the
+    /// log has lost the record of an instance that lives, one of a worker on its way out.
     async fn never_was(
         &self,
         order: &TerminateWorkerConfig,
         message: Option<u64>,
     ) -> Result<Result<Hold, HoldError>, Stop> {
         self.not_expired(order.expires_at)?;
-        let claim = Claim {
-            pool: order.pool.clone(),
-            worker_id: order.worker_id.clone(),
-            worker_type: self.provider.worker_type(),
-            command_id: order.command_id.clone(),
-            correlation_id: order.correlation_id.clone(),
-            spec_hash: order.spec_hash.clone(),
-            provider: self.provider.name().to_owned(),
-            capabilities: Capabilities::default(),
-            registration: false,
+        let key = WorkerKey::new(order.pool.clone(), order.worker_id.clone());
+        let worker = match self.find_instance(&key).await? {
+            Some(instance) => {
+                let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
+                let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
+                let Instance { epoch, instance_id, .. } = instance;
+                Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
+            }
+            None => {
+                let claim = Claim {
+                    pool: order.pool.clone(),
+                    worker_id: order.worker_id.clone(),
+                    worker_type: self.provider.worker_type(),
+                    command_id: order.command_id.clone(),
+                    correlation_id: order.correlation_id.clone(),
+                    spec_hash: order.spec_hash.clone(),
+                    provider: self.provider.name().to_owned(),
+                    capabilities: Capabilities::default(),
+                    registration: false,
+                };
+                Worker::never_was(claim, self.now())
+            }
         };
-        let worker = Worker::never_was(claim, self.now());
         Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
     }
 

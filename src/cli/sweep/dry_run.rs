@@ -4,7 +4,7 @@ use super::super::page::Page;
 use super::super::pools::Tended;
 use super::super::table::table;
 use super::{removes, row, suspect};
-use crate::domain::{Pool, PoolState};
+use crate::domain::PoolState;
 use crate::service::sweep::{Act, Look, Order, Plan, SchedulerList, SweepPoolConfig};
 
 /// Whether all that a sweep looks at could be seen.
@@ -23,10 +23,10 @@ pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _, pl
     let Some(why) = &plan.frozen else { return seen };
     page.say(format!("{pool}: FROZEN, nothing is removed: {why}"));
     // The same without the limit: who is to decide has to see what would go.
-    let free = SweepPoolConfig { max_terminations: usize::MAX, ..sweep.clone() };
+    let free = SweepPoolConfig { max_terminations: usize::MAX, trust_ended: true, ..sweep.clone() };
     match service.plan_sweep(&free).await {
         Ok((_, Plan { frozen: Some(_), .. })) => {
-            page.say(format!("{pool}: {}", advice(pool, &look)));
+            page.say(format!("{pool}: enlist adopt {pool} --dry-run lists the instances that have no record"));
         }
         Ok((_, freed)) => {
             let held = Plan { acts: held_back(&freed, &plan), ..Plan::default() };
@@ -81,16 +81,6 @@ fn summary(look: &Look, plan: &Plan, place: &str) -> String {
     let idle = plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none();
     let nothing = if idle { "; nothing to do now" } else { "" };
     format!("instances {} ({place}), live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
-}
-
-/// What to do where the log is not the one that the instances were made under.
-fn advice(pool: &Pool, look: &Look) -> String {
-    if look.instances.iter().any(|instance| !look.records.contains_key(&instance.key.worker_id)) {
-        return format!("enlist adopt {pool} --dry-run lists the instances that have no record");
-    }
-    // A name that is used up is not given a record again.
-    "every instance has a record: in this log that one's worker has ended, so end it by its provider's own means"
-        .to_owned()
 }
 
 /// What is done only where the brake does not hold.

@@ -74,7 +74,11 @@ async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
     let page = Page::new();
     let mut good = true;
     for mut tended in tended(config, &orders, pools)? {
-        tended.sweep.max_terminations = max_terminations.unwrap_or(tended.sweep.max_terminations);
+        if let Some(limit) = max_terminations {
+            // Who names a limit has looked at what would go.
+            tended.sweep.max_terminations = *limit;
+            tended.sweep.trust_ended = true;
+        }
         good &= if *dry_run { dry_run::run(&page, &tended).await } else { sweep(&page, &tended).await };
     }
     Ok(good)

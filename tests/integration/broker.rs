@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Weak};
 
-use testcontainers_modules::nats::Nats;
 use tempfile::TempDir;
+use testcontainers_modules::nats::Nats;
 use testcontainers_modules::testcontainers::ContainerAsync;
 use tokio::sync::{Mutex, OnceCell};
 

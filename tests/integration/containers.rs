@@ -55,7 +55,9 @@ impl Fleet {
         let name = format!("enlist-{}.web.{worker}", self.world.prefix);
         let options = bollard::query_parameters::KillContainerOptionsBuilder::new().signal("KILL").build();
         self.docker.kill_container(&name, Some(options)).await.unwrap();
-        self.world.until("a container to be gone", async || (!self.running().await.contains(worker)).then_some(())).await;
+        self.world
+            .until("a container to be gone", async || (!self.running().await.contains(worker)).then_some(()))
+            .await;
     }
 }
 

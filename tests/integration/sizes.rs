@@ -15,7 +15,10 @@ async fn sizes(world: &World, pool: &str) -> Vec<(PoolState, u32, u32, String)> 
     for (n, record) in records.iter().enumerate() {
         assert_eq!(record.rev, n as u64 + 1, "revs have no gap");
     }
-    records.into_iter().map(|record| (record.state, record.size, record.actual, record.command_id.to_string())).collect()
+    records
+        .into_iter()
+        .map(|record| (record.state, record.size, record.actual, record.command_id.to_string()))
+        .collect()
 }
 
 /// A pool is given a size, and has it.
@@ -30,7 +33,11 @@ async fn resize(world: &World, pool: &str, command_id: &str, number: u32) {
 fn most_at_once(log: &[Event]) -> usize {
     let mut live = BTreeSet::new();
     let counted = log.iter().map(|Event { worker, .. }| {
-        if worker.state.is_final() { live.remove(&worker.worker_id) } else { live.insert(&worker.worker_id) };
+        if worker.state.is_final() {
+            live.remove(&worker.worker_id)
+        } else {
+            live.insert(&worker.worker_id)
+        };
         live.len()
     });
     counted.max().unwrap_or(0)
@@ -190,9 +197,8 @@ async fn replicas_that_all_see_to_a_size_make_exactly_so_many_though_one_is_kill
 
 #[tokio::test]
 async fn a_static_pool_with_a_size_takes_so_many_hosts_and_gives_them_back() {
-    let hosts: String = (0..5).map(|n| format!("{{ id = \"edge-{n}\" }}, ")).collect();
-    let world =
-        World::new(&format!("{ON_DEMAND}[pools.edge]\nprovider = \"static\"\nhosts = [{hosts}]\n")).await;
+    let hosts = [0, 1, 2, 3, 4].map(|n| format!("{{ id = \"edge-{n}\" }}, ")).concat();
+    let world = World::new(&format!("{ON_DEMAND}[pools.edge]\nprovider = \"static\"\nhosts = [{hosts}]\n")).await;
     world.scheduler.list().await;
     let _replica = world.replica().await;
     let names = |live: BTreeMap<String, _>| live.into_keys().collect::<Vec<_>>();

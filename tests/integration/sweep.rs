@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use enlist::domain::{CommandId, EndedBy, RegistrationStatus, Step, Verb, Worker};
+use enlist::domain::{CommandId, EndedBy, RegistrationStatus, Step, Worker};
 use enlist::journal::{Journal, Writer};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -61,7 +61,8 @@ async fn an_orphan_is_only_reported_where_the_settings_want_that() {
     world.sweeps("work", 3).await;
     assert_eq!(world.processes().len(), 2);
     assert!(world.history("stray").await.is_empty());
-    let count = async |action: &str| child.metric(&format!(r#"enlist_orphans_total{{pool="work",action="{action}"}}"#)).await;
+    let count =
+        async |action: &str| child.metric(&format!(r#"enlist_orphans_total{{pool="work",action="{action}"}}"#)).await;
     assert_eq!(count("reported").await.as_deref(), Some("2"), "by each sweep after the first");
     assert_eq!(count("terminated").await.as_deref(), Some("0"));
 }
@@ -279,7 +280,7 @@ async fn a_sweep_whose_replica_dies_half_way_is_finished_by_another_one() {
     let doomed = world.doomed(enlist::crash::CrashPoint::OrphanMarked).await;
     world.stray("work", "stray").await;
     world.sweep("work").await;
-    world.send_raw("work", Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
+    world.send_raw("work", enlist::domain::Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
     assert_eq!(doomed.exit().await.0, None, "it died over it");
     assert_eq!(world.states("stray").await, ["terminating"]);
     assert_eq!(world.processes().len(), 2, "marked, and not yet removed");

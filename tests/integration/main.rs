@@ -4,6 +4,7 @@
 
 mod brakes;
 mod broker;
+mod cli;
 mod containers;
 #[path = "../images/mod.rs"]
 mod images;

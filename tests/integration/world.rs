@@ -145,9 +145,19 @@ impl World {
     }
 
     fn spawn_with(&self, env: BTreeMap<String, String>) -> Child {
+        Child::spawn(&self.config_file(), env)
+    }
+
+    /// The settings as a file of this world's own folder.
+    fn config_file(&self) -> std::path::PathBuf {
         let path = self.dir.path().join("enlist.toml");
         std::fs::write(&path, &self.file).unwrap();
-        Child::spawn(&path, env)
+        path
+    }
+
+    /// A verb as an operator runs it: its exit code, and what it has said on standard output and standard error.
+    pub(crate) async fn enlist(&self, args: &[&str]) -> (Option<i32>, String) {
+        child::says(&self.config_file(), self.env(), args).await
     }
 
     /// A replica as a process of its own, taking commands, that dies at a point.

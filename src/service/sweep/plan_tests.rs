@@ -309,6 +309,12 @@ proptest! {
             if let SchedulerList::Of(listed) = &look.scheduler {
                 prop_assert!(!listed.contains_key(&worker_id));
             }
+            // Whoever comes to its place next is told apart from it.
+            prop_assert!(!rules.inventory.iter().flatten().any(|host| *host == worker_id));
+            if let Some(Slot { number, .. }) = known.slot {
+                let later = |other: &Known| other.sequence > known.sequence && other.slot.is_some_and(|slot| slot.number == number);
+                prop_assert!(look.records.values().any(later));
+            }
         }
     }
 

@@ -25,13 +25,8 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn spawn(config: &Path, env: BTreeMap<String, String>) -> Self {
-        let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"))
-            .args(["--log-format", "json", "run", "--config"])
-            .arg(config)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(env)
-            .stdin(Stdio::null())
+        let mut process = enlist(config, env)
+            .arg("run")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -123,6 +118,22 @@ impl Child {
         }
         (status.code(), self.said.join("\n"))
     }
+}
+
+/// A verb that ends by itself: its exit code, and what it has said, standard output first.
+pub(super) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
+    let verb = enlist(config, env).args(args).kill_on_drop(true).output();
+    let output = timeout(PATIENCE, verb).await.expect("an end").unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+/// The binary, in an environment of its own.
+fn enlist(config: &Path, env: BTreeMap<String, String>) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"));
+    command.args(["--log-format", "json", "--config"]).arg(config).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(env).stdin(Stdio::null());
+    command
 }
 
 /// A page of a replica: status and body; `None` where nobody listens.

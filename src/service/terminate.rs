@@ -61,29 +61,30 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Result<Hold, HoldError>, Stop> {
         self.not_expired(order.expires_at)?;
         let key = WorkerKey::new(order.pool.clone(), order.worker_id.clone());
-        let worker = match self.find_instance(&key).await? {
-            Some(instance) => {
-                let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
-                let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
-                let Instance { epoch, instance_id, .. } = instance;
-                Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
-            }
-            None => {
-                let claim = Claim {
-                    pool: order.pool.clone(),
-                    worker_id: order.worker_id.clone(),
-                    worker_type: self.provider.worker_type(),
-                    command_id: order.command_id.clone(),
-                    correlation_id: order.correlation_id.clone(),
-                    spec_hash: order.spec_hash.clone(),
-                    provider: self.provider.name().to_owned(),
-                    capabilities: Capabilities::default(),
-                    registration: false,
-                };
-                Worker::never_was(claim, self.now())
-            }
+        let worker = if let Some(instance) = self.find_instance(&key).await? {
+            let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
+            let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
+            let Instance { epoch, instance_id, .. } = instance;
+            Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
+        } else {
+            Worker::never_was(self.claim_of_none(key, order), self.now())
         };
         Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
+    }
+
+    fn claim_of_none(&self, key: WorkerKey, order: &TerminateWorkerConfig) -> Claim {
+        let WorkerKey { pool, worker_id } = key;
+        Claim {
+            pool,
+            worker_id,
+            worker_type: self.provider.worker_type(),
+            command_id: order.command_id.clone(),
+            correlation_id: order.correlation_id.clone(),
+            spec_hash: order.spec_hash.clone(),
+            provider: self.provider.name().to_owned(),
+            capabilities: Capabilities::default(),
+            registration: false,
+        }
     }
 
     /// What this very terminate has ended already, where the host has another worker by now: coming again, it must not end

@@ -80,7 +80,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if let Ok(Some(head)) = self.journal.pool_head(pool).await
             && head.record.state == PoolState::Sizing
         {
-            let _ = self.sized(&head, None).await;
+            let _ = self.sized(&head).await;
         }
     }
 

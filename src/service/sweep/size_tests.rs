@@ -89,7 +89,7 @@ fn a_place_whose_commands_are_exhausted_is_filled_less_and_less_often_too() {
         let mut look = Look { size: Some(size_of(1)), ..look() };
         for (number, age) in [(0, 200), (1, 1)] {
             let slot = Some(Slot { number: 0, after: number as u64 });
-            look.records.insert(id(number), Known { slot, unmade, ..known(State::Terminated, number, age) });
+            look.records.insert(id(number), Known { unmade, slot, ..known(State::Terminated, number, age) });
         }
         second(&look, &rules()).acts.len()
     };

@@ -7,6 +7,7 @@ use crate::domain::{
     Claim, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerId, WorkerKey, WorkerType,
 };
 use crate::journal::{AppendError, Entry, Journal};
+use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 
@@ -97,7 +98,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         for id in hosts {
             let key = WorkerKey::new(order.pool.clone(), id);
             let history = self.journal.history(&key).await?;
-            if history.iter().any(|entry| entry.worker.command_id == order.command_id) {
+            if history.iter().any(|entry| entry.worker.command_id == order.command_id)
+                && !mutant::on(Mutant::SecondHost)
+            {
                 return self.claim_named(claim, key.worker_id).await;
             }
             if history.last().is_none_or(|head| head.worker.state.is_final()) {
@@ -208,6 +211,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 return Ok(Resumed::Free(head));
             }
         }
+        if mutant::on(Mutant::OthersWorkerIsOurs) {
+            return Ok(Resumed::At(Position::Settled(head.worker)));
+        }
         let (state, by) = (worker.state.as_str(), &worker.command_id);
         let detail =
             format!("worker_id: {} belongs to command {by} and is {state}; expected a name that is free", worker.key());
@@ -215,7 +221,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     fn same_content(order: &DynamicWorkerConfig, worker: &Worker) -> Result<(), Refusal> {
-        if worker.spec_hash == order.spec_hash {
+        if worker.spec_hash == order.spec_hash || mutant::on(Mutant::ContentNotCompared) {
             return Ok(());
         }
         let detail = format!(

@@ -10,6 +10,7 @@ use crate::domain::{
     WorkerType,
 };
 use crate::journal::{Entry, Journal};
+use crate::mutant::{self, Mutant};
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
@@ -118,13 +119,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// From `terminating` to `terminated`: the scheduler is told before the instance goes, so that it sends no work to
     /// what is about to end; or its patience is over.
     pub(super) async fn finish(&self, hold: &mut Hold, grace: Duration, force: bool) -> Result<(), Stop> {
-        if hold.worker().registration.status != RegistrationStatus::Disabled {
+        let registers = hold.worker().registration.status != RegistrationStatus::Disabled;
+        if registers && !mutant::on(Mutant::UnregisteredLast) {
             self.unregister(hold.worker(), grace, force).await;
         }
         crash::point(CrashPoint::Unregistered);
         let instance_id = hold.worker().instance_id.clone();
+        if mutant::on(Mutant::TerminatedBeforeRemoval) {
+            let _ = hold.advance(&self.journal, Step::Terminated, self.now()).await;
+        }
         if let Err(error) = self.remove_instance(hold.worker(), instance_id.as_deref(), grace).await {
             return self.not_removed(hold, error).await;
+        }
+        if registers && mutant::on(Mutant::UnregisteredLast) {
+            self.unregister(hold.worker(), grace, force).await;
         }
         crash::point(CrashPoint::Removed);
         match hold.advance(&self.journal, Step::Terminated, self.now()).await {

@@ -9,6 +9,7 @@ use super::look::{Known, Look, SchedulerList};
 use super::{SweepError, WorkerManagementService};
 use crate::domain::{ErrorClass, Pool, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 use crate::telemetry::{Operation, ProviderOutcome};
@@ -21,10 +22,14 @@ const MOST_PLACES: usize = 32;
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Looks at a pool. Nothing is changed.
     pub(super) async fn look(&self, pool: &Pool) -> Result<Look, SweepError> {
+        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let (records, size, scan) = self.records(pool).await?;
+        let (records, size, scan) = match first {
+            Some(first) => first,
+            None => self.records(pool).await?,
+        };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(&instances, &records, scan).await?;
         Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })

@@ -202,8 +202,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let worker = &head.worker;
         if worker.worker_type == WorkerType::Static {
             let history = self.journal.history(&worker.key()).await?;
-            // This command had the host before, and its outcome with it, whoever has the host now.
-            if let Some(entry) = history.into_iter().rev().find(|entry| entry.worker.command_id == order.command_id) {
+            // This command had the host before, and its outcome with it, whoever has the host now. What has come since the
+            // head was read is not looked at: another try of this command may have claimed the host, and has no outcome yet.
+            let mut before = history.into_iter().rev().filter(|entry| entry.sequence <= head.sequence);
+            if let Some(entry) = before.find(|entry| entry.worker.command_id == order.command_id) {
                 Self::same_content(order, &entry.worker)?;
                 return Ok(Resumed::At(Position::Settled(entry.worker)));
             }

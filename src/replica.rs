@@ -2,7 +2,6 @@
 
 pub mod parts;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -14,7 +13,8 @@ use crate::bus::permitted::permitted;
 use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
-use crate::config::{Config, PoolConfig};
+use crate::bus::turns::Turns;
+use crate::config::Config;
 use crate::domain::{Lane, Pool};
 use crate::handle::Handler;
 use crate::http::{self, HttpState};
@@ -93,16 +93,7 @@ impl Replica {
         let requests = Requests::start(connection.client.clone()).await?;
         let api_prefix = streams::api_prefix(domain);
         permitted(&connection, &requests, &subjects, &api_prefix, config.pools.keys()).await?;
-        let context = streams::context(&connection, domain);
-        let followers: HashMap<Pool, Follower> = config
-            .pools
-            .iter()
-            .map(|(pool, PoolConfig { max_workers, .. })| {
-                let limited = max_workers.is_some();
-                (pool.clone(), Follower::start(context.clone(), subjects.clone(), pool.clone(), limited))
-            })
-            .collect();
-        let journal = NatsJournal::new(requests.clone(), subjects.clone(), domain, followers.clone());
+        let jetstream = streams::context(&connection, domain);
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let health = Arc::new(Health::new(config.pools.keys()));
         let worker = Worker::new(watch);
@@ -111,16 +102,22 @@ impl Replica {
         // Slots of their own: they never wait for a provision's.
         let terminates = Slots::shared_out(config.limits.concurrency, &most);
         let (mut gauges, mut desks) = (Vec::new(), Vec::new());
-        for (((pool, pool_config), provisions), terminates) in config.pools.iter().zip(provisions).zip(terminates) {
-            let service = parts::service(config, pool, pool_config, journal.clone(), scheduler.clone())?;
+        let turns = Turns::of(config.pools.len());
+        let slots = provisions.into_iter().zip(terminates);
+        for (((pool, pool_config), (provisions, terminates)), turns) in config.pools.iter().zip(slots).zip(turns) {
+            // What goes to the scheduler takes no turn: one that is slow for a pool would hold up the pool's record.
+            let requests = requests.in_turn(turns);
+            let limited = pool_config.max_workers.is_some();
+            let follower = Follower::start(jetstream.clone(), subjects.clone(), pool.clone(), limited);
+            let journal =
+                NatsJournal::new(requests.clone(), subjects.clone(), domain, [(pool.clone(), follower.clone())]);
+            let service = parts::service(config, pool, pool_config, journal, scheduler.clone())?;
             let signals = PoolSignals::new(pool, service.provider().name(), service.provider().worker_type());
             let signals = Arc::new(signals.telling(Arc::clone(&health)));
-            if let Some(follower) = followers.get(pool) {
-                gauges.push((Arc::clone(&signals), follower.clone()));
-            }
+            gauges.push((Arc::clone(&signals), follower));
             let service = service.with_signals(pool, Arc::clone(&signals));
             let desk = Arc::new(Desk {
-                requests: requests.clone(),
+                requests,
                 subjects: subjects.clone(),
                 pool: pool.clone(),
                 stream: subjects.command_stream(pool),

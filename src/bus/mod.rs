@@ -10,3 +10,4 @@ pub mod requests;
 pub mod stored;
 pub mod streams;
 pub mod subjects;
+pub mod turns;

@@ -16,6 +16,8 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::turns::Turns;
+
 /// Replies that are handed out under one lock.
 const BATCH: usize = 256;
 /// Pause before a reply subscription that ended is made anew: it ends only while its client closes, so this must not spin.
@@ -41,7 +43,11 @@ pub enum RequestError {
 
 /// Sends requests and hands each reply to the one that waits for it. A cheap handle on shared state.
 #[derive(Debug, Clone)]
-pub struct Requests(Arc<Shared>);
+pub struct Requests {
+    shared: Arc<Shared>,
+    /// Where this handle's requests wait for those of others.
+    turns: Option<Turns>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -68,22 +74,28 @@ impl Requests {
         let table = Arc::new(Mutex::new(Table { open: true, ..Table::default() }));
         let dispatch = dispatch(client.clone(), subject, prefix.len(), replies, Arc::clone(&table));
         let dispatcher = tokio::spawn(dispatch).abort_handle();
-        Ok(Self(Arc::new(Shared { client, prefix, table, dispatcher })))
+        Ok(Self { shared: Arc::new(Shared { client, prefix, table, dispatcher }), turns: None })
+    }
+
+    /// A handle whose requests take turns with those of others.
+    #[must_use]
+    pub fn in_turn(&self, turns: Turns) -> Self {
+        Self { shared: Arc::clone(&self.shared), turns: Some(turns) }
     }
 
     /// The client that the requests go out on.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.0.client
+        &self.shared.client
     }
 
     /// Requests that wait for their reply.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        lock(&self.0.table).waiting()
+        lock(&self.shared.table).waiting()
     }
 
-    /// Publishes a request and waits for its first reply. `timeout` covers both; while the connection is down it is waited
+    /// Publishes a request and waits for its first reply. `timeout` covers both, and the wait for a turn; while the connection is down it is waited
     /// out, because a broker that restarts is back within it more often than not. Dropping the future gives the request up.
     pub async fn send(
         &self,
@@ -92,7 +104,7 @@ impl Requests {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Message, RequestError> {
-        let Shared { client, prefix, table, dispatcher: _ } = &*self.0;
+        let Shared { client, prefix, table, dispatcher: _ } = &*self.shared;
         let subject = subject.into();
         let (sender, reply) = oneshot::channel();
         let token = lock(table).insert(sender).ok_or(RequestError::Disconnected)?;
@@ -100,6 +112,10 @@ impl Requests {
         let _guard = Slotted { table, token };
         let reply_to = Subject::from(format!("{prefix}{:x}", token.0));
         let answered = async {
+            let _turn = match &self.turns {
+                Some(turns) => turns.next().await,
+                None => None,
+            };
             match headers {
                 Some(headers) => client.publish_with_reply_and_headers(subject, reply_to, headers, payload).await,
                 None => client.publish_with_reply(subject, reply_to, payload).await,

@@ -152,6 +152,12 @@ impl Subjects {
         format!("{}.dead.*.*.*", self.prefix)
     }
 
+    /// Every dead letter of a pool.
+    #[must_use]
+    pub fn dead_of_pool(&self, pool: &Pool) -> String {
+        format!("{}.dead.{pool}.*.*", self.prefix)
+    }
+
     /// Where a dead letter is stored; `_` stands for a command id that could not be read.
     #[must_use]
     pub fn dead(&self, pool: &Pool, verb: Verb, command_id: Option<&CommandId>) -> String {
@@ -178,6 +184,7 @@ mod tests {
         assert_eq!(subjects.pool_log(&pool, PoolState::Sizing), "enlist.log.gpu-a._.sizing");
         assert_eq!(subjects.own_events_of(&pool), "enlist.events.gpu-a._.*");
         assert_eq!(subjects.dead(&pool, Verb::Terminate, None), "enlist.dead.gpu-a.terminate._");
+        assert_eq!(subjects.dead_of_pool(&pool), "enlist.dead.gpu-a.*.*");
         assert_eq!(
             Subjects::read_event("enlist.events.gpu-a.w-1.registered"),
             Some((WorkerId::new("w-1").unwrap(), State::Registered))

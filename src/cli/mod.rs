@@ -1,5 +1,6 @@
 //! The command line: one file a verb, and the exit codes that scripts rely on.
 
+mod adopt;
 mod bench;
 mod check_config;
 pub mod demo_scheduler;
@@ -8,8 +9,12 @@ mod dev;
 mod healthcheck;
 mod orders;
 mod page;
+mod pool;
+mod pools;
 mod provision;
 mod run;
+mod sweep;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,9 +22,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bus::connection::ConnectError;
 use crate::config::{Config, ConfigError, ConfigFile, Flags, Loaded, from_process};
 use crate::telemetry::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
+use adopt::AdoptArgs;
+use pool::PoolArgs;
+use pools::NotOurs;
 use provision::{ProvisionArgs, TerminateArgs};
+use sweep::SweepArgs;
 
 /// What a process ends with; the numbers are those of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +145,12 @@ enum Verb {
     Provision(ProvisionArgs),
     /// Ask for a worker's end
     Terminate(TerminateArgs),
+    /// Have a pool hold a size
+    Pool(PoolArgs),
+    /// Have pools swept now; or look at what a sweep would do, or sweep from here
+    Sweep(SweepArgs),
+    /// Give a record to every instance that has none, after the log was lost or put back to an older copy
+    Adopt(AdoptArgs),
     /// A scheduler that accepts every worker, for trying things out
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
@@ -163,6 +179,12 @@ fn run(cli: &Cli) -> Exit {
         Verb::Dev { once } => start(global, dev::QUIET, global.load_demo(), |loaded| dev::run(loaded, global, *once)),
         Verb::Provision(args) => with_client_config(global, QUIET_LOG, |config| provision::provision(config, args)),
         Verb::Terminate(args) => with_client_config(global, QUIET_LOG, |config| provision::terminate(config, args)),
+        Verb::Pool(args) => with_client_config(global, QUIET_LOG, |config| pool::run(config, args)),
+        Verb::Sweep(args) if args.only_asks() => {
+            with_client_config(global, QUIET_LOG, |config| sweep::ask(config, args))
+        }
+        Verb::Sweep(args) => start(global, QUIET_LOG, global.load(), |loaded| sweep::here(loaded.config, args)),
+        Verb::Adopt(args) => start(global, QUIET_LOG, global.load(), |loaded| adopt::run(loaded.config, args)),
         Verb::DemoScheduler => with_client_config(global, USUAL_LOG, demo_scheduler::run),
         Verb::DemoWorker => {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })
@@ -202,6 +224,23 @@ fn start<F: Future<Output = Exit>>(
     match loaded {
         Ok(loaded) => block_on(verb(loaded)),
         Err(error) => mistaken(&error),
+    }
+}
+
+/// How a verb ends that tells whether all that it was asked for has come to be, or says why it could not begin.
+fn ended(done: anyhow::Result<bool>) -> Exit {
+    let error = match done {
+        Ok(true) => return Exit::Done,
+        Ok(false) => return Exit::Failed,
+        Err(error) => error,
+    };
+    eprintln!("enlist: {error:#}");
+    if error.is::<ConnectError>() {
+        Exit::Unavailable
+    } else if error.is::<NotOurs>() {
+        Exit::Usage
+    } else {
+        error.downcast_ref().map_or(Exit::Failed, run::exit_code)
     }
 }
 

@@ -13,8 +13,10 @@ use crate::bus::requests::{RequestError, Requests};
 use crate::bus::subjects::Subjects;
 use crate::bus::{stored, streams};
 use crate::config::Config;
-use crate::domain::{CommandId, Pool, Prefix, RegistrationStatus, State, Verb, Worker, WorkerId, WorkerKey};
-use crate::wire::command::{ProvisionCommand, TerminateCommand};
+use crate::domain::{
+    CommandId, Pool, PoolRecord, PoolState, Prefix, RegistrationStatus, State, Verb, Worker, WorkerId, WorkerKey,
+};
+use crate::wire::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand};
 use crate::wire::dead_letter::DeadLetter;
 use crate::wire::event;
 use crate::wire::publish::{ApiError, PubAck};
@@ -24,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one who may not be there is waited for.
 const ASKED: Duration = Duration::from_secs(1);
 /// How often the record is looked at beside the feed: an outcome that was there before the command brings no event.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A command as it is sent.
 pub(super) struct Order {
@@ -47,6 +49,20 @@ impl Order {
         let TerminateCommand { command_id, worker_id, .. } = command;
         let (command_id, worker_id, body) = (command_id.clone(), Some(worker_id.clone()), command.encode());
         Self { verb: Verb::Terminate, pool, command_id, worker_id, body }
+    }
+
+    pub(super) fn pool(pool: Pool, command: &PoolCommand) -> Self {
+        Self { verb: Verb::Pool, pool, command_id: command.command_id.clone(), worker_id: None, body: command.encode() }
+    }
+
+    pub(super) fn sweep(pool: Pool, command: &SweepCommand) -> Self {
+        Self {
+            verb: Verb::Sweep,
+            pool,
+            command_id: command.command_id.clone(),
+            worker_id: None,
+            body: command.encode(),
+        }
     }
 
     /// Whether this record is how the command has ended.
@@ -88,6 +104,8 @@ pub(super) enum NotTaken {
 pub(super) enum Told {
     /// A worker's newest record.
     Event(Box<Worker>),
+    /// A pool's own newest record.
+    Pool(Box<PoolRecord>),
     /// A command that will not be carried out.
     Dead { command_id: Option<CommandId>, pool: String, letter: Box<DeadLetter> },
 }
@@ -96,6 +114,10 @@ impl Told {
     /// Whether it is about the order or its worker.
     pub(super) fn concerns(&self, order: &Order) -> bool {
         match self {
+            // A size is a matter of the whole pool.
+            Self::Event(worker) if order.verb == Verb::Pool => worker.pool == order.pool,
+            Self::Dead { pool, .. } if order.verb == Verb::Pool => pool == order.pool.as_str(),
+            Self::Pool(record) => order.verb == Verb::Pool && record.pool == order.pool,
             Self::Event(worker) => {
                 worker.command_id == order.command_id || order.worker_id.as_ref() == Some(&worker.worker_id)
             }
@@ -107,6 +129,9 @@ impl Told {
     pub(super) fn ends(&self, order: &Order) -> bool {
         match self {
             Self::Event(worker) => order.ended_as(worker),
+            Self::Pool(record) => {
+                record.pool == order.pool && record.command_id == order.command_id && record.state == PoolState::Sized
+            }
             Self::Dead { command_id, pool, .. } => {
                 command_id.as_ref() == Some(&order.command_id) && pool == order.pool.as_str()
             }
@@ -129,12 +154,15 @@ impl News {
     }
 }
 
-/// A pool's own events and what another version wrote are passed over.
+/// What another version wrote is passed over.
 fn read(message: Message) -> Option<Told> {
     let Message { subject, payload, headers, .. } = message;
     let mut tokens = subject.split('.').skip(1);
     if tokens.next() == Some("events") {
-        return event::decode(&payload).ok().map(|worker| Told::Event(Box::new(worker)));
+        return match Subjects::read_owner(&subject)? {
+            (_, Some(_)) => event::decode(&payload).ok().map(|worker| Told::Event(Box::new(worker))),
+            (_, None) => event::decode_pool(&payload).ok().map(|record| Told::Pool(Box::new(record))),
+        };
     }
     let pool = tokens.next()?.to_owned();
     let command_id = tokens.nth(1).and_then(|token| CommandId::new(token).ok()).filter(|id| id.as_str() != "_");
@@ -146,9 +174,9 @@ fn read(message: Message) -> Option<Told> {
 /// A publisher of commands.
 pub(super) struct Orders {
     pub(super) connection: Connection,
-    requests: Requests,
+    pub(super) requests: Requests,
     pub(super) subjects: Subjects,
-    api_prefix: String,
+    pub(super) api_prefix: String,
     url: String,
 }
 
@@ -168,7 +196,11 @@ impl Orders {
 
     /// What can become of one order.
     pub(super) async fn news_of(&self, order: &Order) -> anyhow::Result<News> {
-        let dead = self.subjects.dead(&order.pool, order.verb, Some(&order.command_id));
+        let dead = match order.verb {
+            // What becomes of the commands that a size asks for is of interest too.
+            Verb::Pool => self.subjects.dead_of_pool(&order.pool),
+            verb => self.subjects.dead(&order.pool, verb, Some(&order.command_id)),
+        };
         self.news([self.subjects.events_of_pool(&order.pool), dead]).await
     }
 

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::orders::Told;
 use crate::config;
-use crate::domain::{RegistrationStatus, State, Worker, WorkerKey};
+use crate::domain::{Pool, PoolRecord, PoolState, RegistrationStatus, State, Worker, WorkerKey};
 use crate::text::cut;
 use crate::wire::dead_letter::DeadLetter;
 
@@ -19,6 +19,8 @@ pub(super) struct Page {
     colour: bool,
     zone: TimeZone,
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
+    /// The newest own event of each pool that has been told.
+    pools: BTreeMap<Pool, u64>,
 }
 
 /// How a line's state is set off where colours may be used.
@@ -33,7 +35,7 @@ enum Tone {
 impl Page {
     pub(super) fn new() -> Self {
         let colour = stdout().is_terminal() && config::colour_wanted();
-        Self { out: stdout(), colour, zone: TimeZone::system(), workers: BTreeMap::new() }
+        Self { out: stdout(), colour, zone: TimeZone::system(), workers: BTreeMap::new(), pools: BTreeMap::new() }
     }
 
     /// A line as it is. A reader that has gone away is no failure.
@@ -50,6 +52,7 @@ impl Page {
     pub(super) fn told(&mut self, told: &Told) {
         match told {
             Told::Event(worker) => self.event(worker),
+            Told::Pool(record) => self.pool(record),
             Told::Dead { command_id, pool, letter } => {
                 let name = command_id.as_ref().map_or("a command without an id", |id| id.as_str());
                 let DeadLetter { refusal, .. } = &**letter;
@@ -73,6 +76,18 @@ impl Page {
         };
         let key = worker.key().to_string();
         self.line(worker.updated_at, &key, tone, worker.state.as_str(), &what(worker, before.as_ref()));
+    }
+
+    fn pool(&mut self, record: &PoolRecord) {
+        let PoolRecord { pool, state, rev, size, actual, command_id, correlation_id: _, updated_at } = record;
+        if self.pools.insert(pool.clone(), *rev).is_some_and(|before| before >= *rev) {
+            return;
+        }
+        let (tone, what) = match state {
+            PoolState::Sizing => (Tone::Passing, format!("size {size}, {actual} live, for command {command_id}")),
+            PoolState::Sized => (Tone::Good, format!("size {size}, all there, for command {command_id}")),
+        };
+        self.line(*updated_at, pool.as_str(), tone, state.as_str(), &what);
     }
 
     fn line(&self, at: Timestamp, whom: &str, tone: Tone, state: &str, what: &str) {

@@ -7,26 +7,26 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::timeout;
 
-use super::Exit;
 use super::orders::{Order, Orders, Told};
 use super::page::Page;
-use crate::bus::connection::ConnectError;
+use super::{Exit, ended};
 use crate::config::Config;
 use crate::domain::{CommandId, Pool, State, WorkerId};
 use crate::wire::command::{ProvisionCommand, TerminateCommand};
+use crate::wire::publish::PubAck;
 
 /// After this long a person is told why nothing happens.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
-/// What both verbs take.
+/// What every verb that sends a command takes.
 #[derive(Args)]
 pub(super) struct SendArgs {
-    /// The command's id; the same id again makes no second worker [default: a new one]
+    /// The command's id; the same id again does nothing twice [default: a new one]
     #[arg(long, value_name = "ID")]
-    command_id: Option<CommandId>,
+    pub(super) command_id: Option<CommandId>,
     /// Wait for the outcome, and end with 1 where the command was not carried out
     #[arg(long)]
-    wait: bool,
+    pub(super) wait: bool,
 }
 
 /// Arguments of `provision`.
@@ -81,19 +81,22 @@ pub(super) async fn terminate(config: Config, args: &TerminateArgs) -> Exit {
 }
 
 /// 122 bits of chance: no two publishers meet.
-fn new_id() -> CommandId {
+pub(super) fn new_id() -> CommandId {
     CommandId::new(uuid::Uuid::new_v4().simple().to_string()).expect("hexadecimal digits are a command id")
 }
 
 async fn send(config: &Config, order: &Order, wait: bool) -> Exit {
-    match try_send(config, order, wait).await {
-        Ok(true) => Exit::Done,
-        Ok(false) => Exit::Failed,
-        Err(error) => {
-            eprintln!("enlist: {error:#}");
-            if error.is::<ConnectError>() { Exit::Unavailable } else { Exit::Failed }
-        }
-    }
+    ended(try_send(config, order, wait).await)
+}
+
+/// The line that says that the broker has the command.
+pub(super) fn taken(order: &Order, stored: &PubAck) -> String {
+    let place = if stored.duplicate {
+        "was in the queue before".to_owned()
+    } else {
+        format!("is in the queue, number {}", stored.sequence)
+    };
+    format!("{} {}: command {} {place}", order.verb.as_str(), order.pool, order.command_id)
 }
 
 /// Whether the command was carried out, or at least stored where nobody waits for it.
@@ -103,12 +106,7 @@ async fn try_send(config: &Config, order: &Order, wait: bool) -> anyhow::Result<
     let news = if wait { Some(orders.news_of(order).await?) } else { None };
     let stored = orders.send(order).await?;
     let mut page = Page::new();
-    let place = if stored.duplicate {
-        "was in the queue before".to_owned()
-    } else {
-        format!("is in the queue, number {}", stored.sequence)
-    };
-    page.say(format!("{} {}: command {} {place}", order.verb.as_str(), order.pool, order.command_id));
+    page.say(taken(order, &stored));
     let Some(mut news) = news else { return Ok(true) };
     let silent = Cell::new(true);
     let heard = |told: &Told| {
@@ -131,7 +129,7 @@ async fn try_send(config: &Config, order: &Order, wait: bool) -> anyhow::Result<
             State::Failed | State::Lost | State::Terminated => order.verb == crate::domain::Verb::Terminate,
             _ => true,
         }),
-        Some(Told::Dead { .. }) => Ok(false),
+        Some(Told::Pool(_) | Told::Dead { .. }) => Ok(false),
         None => anyhow::bail!("the connection was closed before the outcome was known"),
     }
 }

@@ -19,7 +19,7 @@ impl Slot {
     /// The id of the command that fills it.
     #[must_use]
     pub fn command_id(self) -> CommandId {
-        id(format!("{MAKE}{}-{}", self.number, self.after))
+        id(&format!("{MAKE}{}-{}", self.number, self.after))
     }
 
     /// The slot that a worker's command was for, where it was for one.
@@ -34,19 +34,19 @@ impl Slot {
 /// The id of the command that takes a host into service whose newest event is at `after` in the log, 0 for none.
 #[must_use]
 pub fn command_for_host(host: &WorkerId, after: u64) -> CommandId {
-    id(format!("{MAKE}{host}-{after}"))
+    id(&format!("{MAKE}{host}-{after}"))
 }
 
 /// The id of the command that ends a worker of this epoch, so that the pool comes down to its size.
 #[must_use]
 pub fn command_to_end(worker: &WorkerId, epoch: u64) -> CommandId {
-    id(format!("{END}{worker}-{epoch}"))
+    id(&format!("{END}{worker}-{epoch}"))
 }
 
 /// A worker id has 40 characters at most, and a log has not come to 10^11 events: 64 are not reached.
-fn id(text: String) -> CommandId {
+fn id(text: &str) -> CommandId {
     #[allow(clippy::expect_used, reason = "of the right form by construction")]
-    CommandId::new(text.get(..64).unwrap_or(&text)).expect("letters, digits and dashes")
+    CommandId::new(text.get(..64).unwrap_or(text)).expect("letters, digits and dashes")
 }
 
 #[cfg(test)]

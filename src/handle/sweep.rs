@@ -26,7 +26,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Err(error) => return undecodable(error),
         };
         let done = |outcome| Handled { verdict: Verdict::Done, outcome };
-        if self.is_stale(&command_id) {
+        // One that comes again had been begun: what its replica has left half done is this sweep's own to finish.
+        if message.deliveries == 1 && self.is_stale(&command_id) {
             tracing::debug!(pool = %self.pool, %command_id, "a newer sweep does what this one would");
             return done(None);
         }

@@ -215,12 +215,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             || stood > jiff::SignedDuration::try_from(self.longest_step()).unwrap_or(jiff::SignedDuration::MAX)
     }
 
-    /// Longer than any step of a command can take: a record that has stood for longer belongs to nobody.
+    /// Longer than any step of a command can take, its redelivery included: a record that has stood for longer belongs to
+    /// nobody.
     fn longest_step(&self) -> Duration {
+        self.longest_step_in_hand() + 2 * ACK_WAIT
+    }
+
+    /// The same where nothing is in the queue to be redelivered.
+    fn longest_step_in_hand(&self) -> Duration {
         let WorkerManagementConfig { registration_timeout, unregister_timeout, launch_timeout, grace, .. } =
             &self.config;
         // A terminate waits for the grace twice: while the scheduler drains the worker, and while its provider ends it.
-        *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace + 2 * ACK_WAIT
+        *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace
     }
 
     fn paced(&self, pool: &Pool) -> Arc<Paced> {

@@ -101,12 +101,11 @@ impl SweepSignals {
             health.set_frozen(&self.pool, frozen.is_some());
         }
         let (pool, seconds) = (&self.pool, took.as_secs_f64());
-        match frozen {
-            Some(why) => warn!(
-                %pool, instances, live, done, undone, suspects, seconds, why = cut(why, 500),
-                "sweep frozen: nothing is removed"
-            ),
-            None => info!(%pool, instances, live, done, undone, suspects, put_off, seconds, "swept"),
+        if let Some(why) = frozen {
+            let why = cut(why, 500);
+            warn!(%pool, instances, live, done, undone, suspects, seconds, why, "sweep frozen: nothing is removed");
+        } else {
+            info!(%pool, instances, live, done, undone, suspects, put_off, seconds, "swept");
         }
     }
 

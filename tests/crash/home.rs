@@ -1,11 +1,15 @@
 //! Where a pool's instances live, read without the providers' own code: the null provider's file, or processes that keep a
-//! book of their own and are counted in /proc.
+//! book of their own and are counted in /proc. What the test itself does to instances, behind everybody's back, stands in
+//! the same book.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::checker::Step;
 
@@ -15,11 +19,25 @@ const WORKER: &str = r#"trap 'echo "gone $ENLIST_WORKER_ID $ENLIST_INSTANCE" >>"
 echo "made $ENLIST_WORKER_ID $ENLIST_INSTANCE" >>"$BOOK"
 cat "$LIFE" & wait $!"#;
 
+/// The hosts of a static pool: first those that nobody names.
+pub(crate) const HOSTS: [&str; 6] = ["h-1", "h-2", "h-3", "h-4", "two", "quiet"];
+
 /// Which provider makes a pool's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provider {
     Null,
     Process,
+    Static,
+}
+
+impl Provider {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Process => "process",
+            Self::Static => "static",
+        }
+    }
 }
 
 /// A pool's instances. Clones are the same home.
@@ -43,6 +61,11 @@ impl Home {
         self.folder.join("book")
     }
 
+    /// Where the process provider keeps its own.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
     /// The pool's settings.
     pub(crate) fn settings(&self) -> String {
         let (book, life) = (self.book(), self.folder.join("life"));
@@ -52,6 +75,11 @@ impl Home {
             Provider::Process => format!(
                 "provider = \"process\"\ncommand = [\"sh\", \"-c\", '''{WORKER}''']\nenv = {{ BOOK = \"{book}\", LIFE = \"{life}\" }}\n"
             ),
+            Provider::Static => {
+                let host = |id: &&str| format!("{{ id = \"{id}\", endpoint = \"{id}.example:22\" }}");
+                let hosts: Vec<String> = HOSTS.iter().map(host).collect();
+                format!("provider = \"static\"\nhosts = [{}]\n", hosts.join(", "))
+            }
         }
     }
 
@@ -70,19 +98,51 @@ impl Home {
                 for step in self.steps() {
                     match step {
                         Step::Made { worker, instance } => alive.push((worker, instance)),
-                        Step::Gone { worker } => alive.retain(|(other, _)| *other != worker),
+                        Step::Gone { worker } | Step::Vanished { worker, .. } => {
+                            alive.retain(|(other, _)| *other != worker);
+                        }
                     }
                 }
                 alive
             }
-            Provider::Process => self.processes(),
+            Provider::Process => self.processes().into_values().collect(),
+            Provider::Static => Vec::new(),
         }
     }
 
-    /// Session leaders that write into this home's book.
-    fn processes(&self) -> Vec<(String, String)> {
+    /// The id of a worker's instance.
+    pub(crate) fn instance(&self, worker: &str) -> String {
+        let found = self.alive().into_iter().find(|(other, _)| other == worker);
+        found.map(|(_, instance)| instance).expect("a live instance")
+    }
+
+    /// Ends a worker's instance as a fault of its host would: nobody is told.
+    pub(crate) fn vanish(&self, pool: &str, prefix: &str, worker: &str) {
+        let instance = self.instance(worker);
+        let line = match self.provider {
+            Provider::Null => {
+                let gone = json!({ "pool": pool, "worker_id": worker });
+                json!({ "fleet": prefix, "gone": gone, "vanished": instance }).to_string()
+            }
+            Provider::Process => {
+                let leads = self.processes().into_iter().find(|(_, (other, _))| other == worker);
+                let (pid, _) = leads.expect("its process");
+                kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("it can be killed");
+                while self.processes().contains_key(&pid) {}
+                format!("vanished {worker} {instance}")
+            }
+            Provider::Static => panic!("a host does not vanish"),
+        };
+        let mut book = OpenOptions::new().append(true).open(self.book()).expect("the book");
+        // The null provider reads and writes it under this lock.
+        book.lock().expect("the book's lock");
+        book.write_all(format!("{line}\n").as_bytes()).expect("a line");
+    }
+
+    /// Session leaders that write into this home's book, by pid.
+    fn processes(&self) -> BTreeMap<i32, (String, String)> {
         let book = format!("BOOK={}", self.book().display());
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let (Ok(environ), Ok(stat)) =
@@ -101,7 +161,7 @@ impl Home {
             }
             let value =
                 |name: &str| environ.iter().find_map(|v| v.strip_prefix(name).map(str::to_owned)).unwrap_or_default();
-            found.push((value("ENLIST_WORKER_ID="), value("ENLIST_INSTANCE=")));
+            found.insert(pid, (value("ENLIST_WORKER_ID="), value("ENLIST_INSTANCE=")));
         }
         found
     }
@@ -113,6 +173,7 @@ fn step(provider: Provider, line: &str) -> Step {
         return match words[..] {
             ["made", worker, instance] => Step::Made { worker: worker.into(), instance: instance.into() },
             ["gone", worker, _] => Step::Gone { worker: worker.into() },
+            ["vanished", worker, instance] => Step::Vanished { worker: worker.into(), instance: instance.into() },
             _ => panic!("a line of the book is {line:?}"),
         };
     }
@@ -120,7 +181,8 @@ fn step(provider: Provider, line: &str) -> Step {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     match (line.get("made"), line.get("gone")) {
         (Some(made), None) => Step::Made { worker: text(&made["worker_id"]), instance: text(&made["instance_id"]) },
-        (None, Some(gone)) => Step::Gone { worker: text(&gone["worker_id"]) },
+        (None, Some(gone)) if line["vanished"].is_null() => Step::Gone { worker: text(&gone["worker_id"]) },
+        (None, Some(gone)) => Step::Vanished { worker: text(&gone["worker_id"]), instance: text(&line["vanished"]) },
         _ => panic!("a line of the null provider's file is {line}"),
     }
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::checker::Kind;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Settings};
 use crate::home::Provider;
 use crate::integration::broker::Broker;
 
@@ -68,7 +68,8 @@ async fn a_command_that_kills_its_replica_five_times_is_exhausted() {
 
 /// Stopped in the middle of a create, and woken when another replica has made the worker.
 async fn stopped_while_creating(url: &str) -> Result<Vec<String>, String> {
-    let mut fleet = Fleet::with(url, "stopped-create", Provider::Null, "delay = \"3s\"").await;
+    let settings = Settings { pool: "delay = \"3s\"", ..Settings::default() };
+    let mut fleet = Fleet::with(url, "stopped-create", Provider::Null, settings).await;
     let first = fleet.replica(None).await;
     let claimed = fleet.next_event("provisioning").await;
     fleet.provision("c-one", Some("one"), &json!({})).await;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Weak};
 
+use tempfile::TempDir;
 use testcontainers_modules::nats::Nats;
 use testcontainers_modules::testcontainers::ContainerAsync;
 use tokio::sync::{Mutex, OnceCell};
@@ -110,6 +111,23 @@ impl Broker {
     pub(crate) async fn restart(&self) {
         let mut server = self.server().lock().await;
         server.kill();
+        server.run().await;
+    }
+
+    /// A copy of its whole store, taken while it is away for a moment.
+    pub(crate) async fn copy(&self) -> TempDir {
+        let mut server = self.server().lock().await;
+        server.stop();
+        let copy = server.copy_out();
+        server.run().await;
+        copy
+    }
+
+    /// Puts its store back to a copy, as one who restores a backup would.
+    pub(crate) async fn put_back(&self, copy: &TempDir) {
+        let mut server = self.server().lock().await;
+        server.stop();
+        server.copy_in(copy.path());
         server.run().await;
     }
 

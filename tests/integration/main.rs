@@ -2,8 +2,14 @@
 // An unwrap that fails is how a test says so.
 #![allow(clippy::unwrap_used)]
 
+mod brakes;
 mod broker;
+mod cli;
+mod containers;
+#[path = "../images/mod.rs"]
+mod images;
 mod journal;
+mod large;
 mod objects;
 mod outage;
 mod pools;
@@ -12,7 +18,9 @@ mod refusals;
 mod registration;
 mod repetition;
 mod requests;
+mod sizes;
 mod start;
+mod sweep;
 mod terminate;
 mod world;
 

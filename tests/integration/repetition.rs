@@ -62,6 +62,25 @@ async fn a_pool_takes_as_many_as_it_may_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn a_pool_takes_as_many_as_it_may_though_a_replica_is_killed_while_it_fills() {
+    let world = World::new(&format!("{LOAD}max_workers = 50\ndelay = \"100ms\"\nconcurrency = 8\n")).await;
+    let replicas = (world.child().await, world.child().await, world.child().await);
+    for n in 0..200 {
+        world.send("load", &provision(&format!("c-{n}"), &format!("w-{n}"))).await;
+    }
+    world.until("some workers", async || (world.instances("load").await.len() >= 20).then_some(())).await;
+    replicas.0.kill().await;
+    world.settled().await;
+    let (live, dead) = (world.live().await, world.dead().await);
+    let refused: BTreeSet<_> = dead.iter().map(|dead| dead.subject.rsplit('.').next().unwrap().to_owned()).collect();
+    let taken: BTreeSet<_> = live.values().map(|worker| worker.command_id.to_string()).collect();
+    assert_eq!((live.len(), world.instances("load").await.len(), refused.len()), (50, 50, 150));
+    assert!(dead.len() == 150 && dead.iter().all(|dead| dead.reason() == Reason::Quota));
+    assert_eq!(taken.union(&refused).count(), 200, "each command has one outcome");
+    world.hold_the_log().await;
+}
+
+#[tokio::test]
 async fn a_place_that_is_given_up_is_taken_again() {
     let world = World::new(&format!("{LOAD}max_workers = 1\n")).await;
     world.replica().await;

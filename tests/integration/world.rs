@@ -1,10 +1,12 @@
 //! A fleet of a test's own: its prefix on a broker, its settings, a scripted scheduler, replicas, and eyes on all of it.
 
+mod care;
 mod child;
 mod record;
 mod scheduler;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +20,13 @@ use enlist::provider::any::AnyProvider;
 use enlist::provider::{Instance, WorkerProvider};
 use enlist::replica::Replica;
 use enlist::wire::command::{ProvisionCommand, RegistrationOverrides, SpecOverrides, TerminateCommand};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::Broker;
+pub(crate) use care::{ON_DEMAND, Tool, WORK, claim, size};
 pub(crate) use child::{Child, page};
 pub(crate) use record::Event;
 pub(crate) use scheduler::{Answer, Asked, Scheduler};
@@ -42,6 +46,8 @@ pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     file: String,
     dir: TempDir,
+    /// The one writer of a pipe, which nobody writes into: a worker that reads it ends when this world does.
+    _life: File,
     /// Something has happened in this fleet.
     news: Arc<Notify>,
     // Last, so that it goes last.
@@ -78,6 +84,9 @@ impl World {
         }
         let scheduler = Scheduler::listen(&client, &prefix, Arc::clone(&news)).await;
         let dir = tempfile::tempdir().unwrap();
+        let life = dir.path().join("life");
+        mknodat(CWD, &life, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let life = File::options().read(true).write(true).open(&life).unwrap();
         let file = file.replace("{dir}", dir.path().to_str().unwrap());
         Self {
             subjects: Subjects::new(&prefix),
@@ -87,6 +96,7 @@ impl World {
             scheduler,
             file,
             dir,
+            _life: life,
             news,
             broker,
         }
@@ -131,9 +141,33 @@ impl World {
 
     /// A replica as a process of its own, not yet waited for.
     pub(crate) fn spawn(&self) -> Child {
+        self.spawn_with(self.env())
+    }
+
+    fn spawn_with(&self, env: BTreeMap<String, String>) -> Child {
+        Child::spawn(&self.config_file(), env)
+    }
+
+    /// The settings as a file of this world's own folder.
+    fn config_file(&self) -> std::path::PathBuf {
         let path = self.dir.path().join("enlist.toml");
         std::fs::write(&path, &self.file).unwrap();
-        Child::spawn(&path, self.env())
+        path
+    }
+
+    /// A verb as an operator runs it: its exit code, and what it has said on standard output and standard error.
+    pub(crate) async fn enlist(&self, args: &[&str]) -> (Option<i32>, String) {
+        child::says(&self.config_file(), self.env(), args).await
+    }
+
+    /// A replica as a process of its own, taking commands, that dies at a point.
+    #[cfg(feature = "crash-points")]
+    pub(crate) async fn doomed(&self, point: enlist::crash::CrashPoint) -> Child {
+        let mut env = self.env();
+        env.insert("ENLIST_CRASH_AT".to_owned(), format!("{point:?}"));
+        let mut child = self.spawn_with(env);
+        child.listening().await;
+        child
     }
 
     /// A replica as a process of its own, taking commands.

@@ -1,6 +1,7 @@
 //! Where a run takes place: fresh streams under a prefix of their own, a full queue, an instant scheduler.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -20,14 +21,21 @@ use crate::registration::RegistrationConfig;
 use crate::replica::Replica;
 use crate::wire::command::ProvisionCommand;
 
+/// A scheduler that takes its time.
+const LONG_REPLY: Duration = Duration::from_secs(30);
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A broker to measure on.
 pub(super) struct Field {
-    config: Config,
-    pool: Pool,
+    pub(super) config: Config,
+    /// The pool that is worked off.
+    pub(super) load: Pool,
+    /// The one that has a command now and then, where two are looked at.
+    pub(super) trickle: Pool,
     connection: Connection,
-    subjects: Subjects,
+    pub(super) subjects: Subjects,
+    /// The scheduler takes its time for the first pool's workers.
+    holds_replies: Arc<AtomicBool>,
     scheduler: Option<std::thread::JoinHandle<()>>,
     scheduler_stop: CancellationToken,
 }
@@ -37,7 +45,7 @@ impl Field {
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         let prefix = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let prefix = Prefix::new(prefix)?;
-        let pool = Pool::new("load")?;
+        let (load, trickle) = (Pool::new("load")?, Pool::new("trickle")?);
         let mut config = config.clone();
         config.prefix = prefix.clone();
         config.manage_streams = ManageStreams::Create;
@@ -47,9 +55,10 @@ impl Field {
         config.scheduler.list = format!("{prefix}.scheduler.list");
         let connection = connection::connect(&config.nats, "enlist bench").await?;
         let scheduler_stop = CancellationToken::new();
-        let scheduler = scheduler(config.clone(), scheduler_stop.clone())?;
-        let subjects = Subjects::new(&prefix);
-        Ok(Self { config, pool, connection, subjects, scheduler: Some(scheduler), scheduler_stop })
+        let holds_replies = Arc::new(AtomicBool::new(false));
+        let scheduler = scheduler(config.clone(), load.clone(), Arc::clone(&holds_replies), scheduler_stop.clone())?;
+        let (subjects, scheduler) = (Subjects::new(&prefix), Some(scheduler));
+        Ok(Self { config, load, trickle, connection, subjects, holds_replies, scheduler, scheduler_stop })
     }
 
     pub(super) fn server_version(&self) -> String {
@@ -61,7 +70,7 @@ impl Field {
         self.fresh(commands).await?;
         let mut config = self.config.clone();
         config.limits.concurrency = in_hand;
-        config.pools = [(self.pool.clone(), pool(in_hand, registration))].into();
+        config.pools = [(self.load.clone(), pool(in_hand, registration, Duration::ZERO))].into();
         let (told, mut ends) = tokio::sync::mpsc::unbounded_channel();
         let watch = Arc::new(move |_: Verb, took: Duration| {
             let _ = told.send(took);
@@ -89,7 +98,7 @@ impl Field {
         self.fresh(commands).await?;
         let (begun, cpu) = (Instant::now(), cpu());
         let register = self.config.scheduler.register.clone();
-        let each = bare::run(&self.connection, &self.subjects, &self.pool, register, commands, in_hand).await?;
+        let each = bare::run(&self.connection, &self.subjects, &self.load, register, commands, in_hand).await?;
         let run = finished(begun, cpu, each, commands);
         self.check(commands, 3).await?;
         Ok(run)
@@ -97,11 +106,23 @@ impl Field {
 
     /// Streams without a message but for a queue that holds all commands.
     async fn fresh(&self, commands: usize) -> anyhow::Result<()> {
+        self.streams(&[&self.load]).await?;
+        self.fill(&self.load, commands).await
+    }
+
+    /// Streams without a message.
+    pub(super) async fn streams(&self, pools: &[&Pool]) -> anyhow::Result<()> {
         self.remove().await;
         let domain = self.config.nats.domain.as_deref();
-        streams::ensure(&self.connection, domain, &self.subjects, [&self.pool], 1, ManageStreams::Create).await?;
+        let pools = pools.iter().copied();
+        streams::ensure(&self.connection, domain, &self.subjects, pools, 1, ManageStreams::Create).await?;
+        Ok(())
+    }
+
+    /// Puts so many provisions into a pool's queue.
+    pub(super) async fn fill(&self, pool: &Pool, commands: usize) -> anyhow::Result<()> {
         let context = self.context();
-        let subject = self.subjects.command(&self.pool, Verb::Provision);
+        let subject = self.subjects.command(pool, Verb::Provision);
         stream::iter(0..commands)
             .map(|n| {
                 let (context, subject) = (context.clone(), subject.clone());
@@ -119,20 +140,30 @@ impl Field {
     async fn check(&self, commands: usize, events_each: usize) -> anyhow::Result<()> {
         let context = self.context();
         let events = context.get_stream(self.subjects.event_stream()).await?.cached_info().state.messages;
-        let left = context.get_stream(self.subjects.command_stream(&self.pool)).await?.cached_info().state.messages;
+        let left = self.left(&self.load).await?;
         let wanted = commands * events_each;
         anyhow::ensure!(events == wanted as u64, "{events} events are stored, expected {wanted}");
         anyhow::ensure!(left == 0, "{left} commands are left in the queue");
         Ok(())
     }
 
+    /// Commands in a pool's queue.
+    pub(super) async fn left(&self, pool: &Pool) -> anyhow::Result<u64> {
+        Ok(self.context().get_stream(self.subjects.command_stream(pool)).await?.cached_info().state.messages)
+    }
+
+    /// Whether the scheduler takes its time for the workers of the first pool.
+    pub(super) fn hold_replies(&self, hold: bool) {
+        self.holds_replies.store(hold, Ordering::Relaxed);
+    }
+
     /// Removes what the bench has made, and nothing else: its prefix is its own.
     async fn remove(&self) {
         let context = self.context();
-        let (subjects, pool) = (&self.subjects, &self.pool);
-        let names =
-            [subjects.command_stream(pool), subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()];
-        for name in names {
+        let queues = [&self.load, &self.trickle].map(|pool| self.subjects.command_stream(pool));
+        let subjects = &self.subjects;
+        let records = [subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()];
+        for name in queues.into_iter().chain(records) {
             let _ = context.delete_stream(name).await;
         }
     }
@@ -161,9 +192,9 @@ pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {
     })
 }
 
-fn pool(concurrency: usize, registration: bool) -> PoolConfig {
+pub(super) fn pool(concurrency: usize, registration: bool, delay: Duration) -> PoolConfig {
     PoolConfig {
-        provider: ProviderConfig::Null(NullConfig::default()),
+        provider: ProviderConfig::Null(NullConfig { delay, ..NullConfig::default() }),
         template: WorkerSpec { cpus: Some(2.0), memory_mb: Some(4096), ..WorkerSpec::default() },
         max_workers: None,
         concurrency,
@@ -188,7 +219,12 @@ fn cpu() -> Duration {
 }
 
 /// Accepts every worker at once, on a thread of its own, so that it costs neither side anything but its requests.
-fn scheduler(config: Config, stop: CancellationToken) -> anyhow::Result<std::thread::JoinHandle<()>> {
+fn scheduler(
+    config: Config,
+    held: Pool,
+    holds: Arc<AtomicBool>,
+    stop: CancellationToken,
+) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let (up, is_up) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let answered = super::super::block_on(async {
@@ -198,8 +234,16 @@ fn scheduler(config: Config, stop: CancellationToken) -> anyhow::Result<std::thr
             client.flush().await?;
             let _ = up.send(());
             let accepted = bytes::Bytes::from_static(b"{\"status\":\"accepted\"}");
+            let held = format!("\"pool\":\"{held}\"");
             while let Some(Some(request)) = stop.run_until_cancelled(requests.next()).await {
-                if let Some(reply) = request.reply {
+                let Some(reply) = request.reply else { continue };
+                if holds.load(Ordering::Relaxed) && contains(&request.payload, held.as_bytes()) {
+                    let (client, accepted) = (client.clone(), accepted.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(LONG_REPLY).await;
+                        client.publish(reply, accepted).await
+                    });
+                } else {
                     client.publish(reply, accepted.clone()).await?;
                 }
             }
@@ -211,4 +255,8 @@ fn scheduler(config: Config, stop: CancellationToken) -> anyhow::Result<std::thr
     });
     is_up.recv().context("the bench's scheduler did not start")?;
     Ok(thread)
+}
+
+fn contains(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len()).any(|window| window == part)
 }

@@ -3,6 +3,7 @@
 
 mod bare;
 mod field;
+mod isolation;
 
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ pub(super) struct BenchArgs {
     /// Runs of each kind; medians are printed
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Measure instead how one pool's commands fare beside another pool that is flooded, hangs, or registers slowly
+    #[arg(long)]
+    isolation: bool,
+    /// Commands in the other pool's queue
+    #[arg(long, default_value_t = 50_000, requires = "isolation")]
+    flood: usize,
 }
 
 /// One run.
@@ -48,8 +55,13 @@ pub(super) async fn run(config: Config, args: BenchArgs) -> Exit {
 }
 
 async fn measure(config: &Config, args: &BenchArgs) -> anyhow::Result<()> {
-    let BenchArgs { commands, concurrency, repeats } = args;
+    let BenchArgs { commands, concurrency, repeats, isolation, flood } = args;
     let field = Field::open(config).await?;
+    if *isolation {
+        let measured = isolation::measure(&field, *flood, *repeats).await;
+        field.close().await;
+        return measured;
+    }
     println!(
         "{commands} provisions a run, null provider, instant scheduler, nats-server {} at {}; medians of {repeats}",
         field.server_version(),
@@ -109,10 +121,15 @@ fn median(runs: &mut [Run]) -> &Run {
 
 impl Run {
     fn at(&self, share: f64) -> Duration {
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let at = (self.each.len() as f64 * share) as usize;
-        self.each.get(at.min(self.each.len().saturating_sub(1))).copied().unwrap_or_default()
+        at(&self.each, share)
     }
+}
+
+/// What so large a share of sorted times lies below.
+fn at(sorted: &[Duration], share: f64) -> Duration {
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 fn ms(duration: Duration) -> f64 {

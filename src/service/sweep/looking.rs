@@ -86,7 +86,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if self.provider.worker_type() == WorkerType::Static {
             return Ok(None);
         }
-        let unrecorded = instances.iter().filter(|instance| !records.contains_key(&instance.key.worker_id));
+        // Also those under whose name the log has another instance's end: an older copy may hold what was purged, and its
+        // name used again, before the instance was made.
+        let unrecorded = instances.iter().filter(|instance| {
+            records.get(&instance.key.worker_id).is_none_or(|known| {
+                !known.is_live() && known.instance_id.as_deref() != Some(instance.instance_id.as_str())
+            })
+        });
         let mut places: Vec<(u64, &Instance)> =
             unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim, instance))).collect();
         // The newest first: they are the first that an older copy lacks.

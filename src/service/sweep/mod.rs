@@ -110,7 +110,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 return Err(error);
             }
         };
-        let plan = plan(&look, &self.rules(config, message), &sightings);
+        let mut rules = self.rules(config, message);
+        if backlog.is_some() {
+            // Nothing is taken over whose message can still come again, so that no redelivery has to be waited for.
+            rules.stuck_after = self.longest_step_in_hand();
+        }
+        let plan = plan(&look, &rules, &sightings);
         *sightings = plan.sightings.clone();
         let mut report = SweepReport::new(&look, &plan);
         self.carry_out(config, plan.acts, message, backlog, &mut report).await;

@@ -255,8 +255,17 @@ fn due(known: &Known, rules: &Rules, now: Timestamp) -> bool {
     passed(known.updated_at, now) >= pause - pause / 10
 }
 
-/// Workers whose end is long past, and of whom nothing is left anywhere.
+/// Workers whose end is long past, and of whom nothing is left anywhere. The newest record of a place stays, be it a host or
+/// one of the pool's size: the next worker there goes on from it. Without it that worker would begin below the epochs that
+/// the scheduler has seen of the host, or under the very name that the first worker of the place had.
 fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) {
+    let hosts: HashSet<&WorkerId> = rules.inventory.iter().flatten().collect();
+    let mut newest: HashMap<u32, u64> = HashMap::new();
+    for (slot, known) in look.records.values().filter_map(|known| known.slot.map(|slot| (slot, known))) {
+        let newest = newest.entry(slot.number).or_default();
+        *newest = known.sequence.max(*newest);
+    }
+    let is_newest = |known: &Known| known.slot.is_some_and(|slot| newest.get(&slot.number) == Some(&known.sequence));
     let past = sorted(&look.records).into_iter().filter(|(worker_id, known)| {
         let listed = match &look.scheduler {
             SchedulerList::Of(listed) => listed.contains_key(*worker_id),
@@ -266,6 +275,8 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
         !known.is_live()
             && !listed
             && !instances.contains_key(worker_id)
+            && !hosts.contains(*worker_id)
+            && !is_newest(known)
             && (mutant::on(Mutant::PurgedEarly) || passed(known.updated_at, look.now) > signed(rules.retention))
     });
     plan.acts.extend(

@@ -190,8 +190,9 @@ fn removes(act: &Act) -> bool {
         | Act::Lose { .. }
         | Act::FinishLost { .. }
         | Act::Unregister { .. }
-        | Act::Purge { .. } => true,
-        Act::Ask(Order::Terminate { .. }) | Act::Finish { .. } => true,
+        | Act::Purge { .. }
+        | Act::Finish { .. }
+        | Act::Ask(Order::Terminate { .. }) => true,
         Act::ReportOrphan { .. } | Act::Register { .. } | Act::Ask(Order::Provision { .. }) => false,
     }
 }
@@ -308,6 +309,12 @@ proptest! {
             prop_assert!(!look.instances.iter().any(|made| made.key.worker_id == worker_id));
             if let SchedulerList::Of(listed) = &look.scheduler {
                 prop_assert!(!listed.contains_key(&worker_id));
+            }
+            // Whoever comes to its place next is told apart from it.
+            prop_assert!(!rules.inventory.iter().flatten().any(|host| *host == worker_id));
+            if let Some(Slot { number, .. }) = known.slot {
+                let later = |other: &Known| other.sequence > known.sequence && other.slot.is_some_and(|slot| slot.number == number);
+                prop_assert!(look.records.values().any(later));
             }
         }
     }

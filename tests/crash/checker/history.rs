@@ -1,6 +1,6 @@
 //! What one pool of one fleet left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -9,11 +9,19 @@ use serde_json::Value;
 pub(crate) struct History {
     pub(crate) prefix: String,
     pub(crate) pool: String,
-    /// The pool's part of the log, in the order of the stream.
+    /// Every event of the pool's workers, as it came, also those that are purged by now.
     pub(crate) events: Vec<Event>,
+    /// Every event of the pool's own.
+    pub(crate) sizes: Vec<Event>,
+    /// Places of events that the log has no more.
+    pub(crate) purged: BTreeSet<u64>,
+    /// The view: each worker's entry, by the event's id.
+    pub(crate) view: BTreeMap<String, String>,
     pub(crate) dead: Vec<DeadLetter>,
     /// Every message that was published, copies too.
     pub(crate) commands: Vec<Command>,
+    /// Instances that were made behind everybody's back.
+    pub(crate) strays: Vec<Stray>,
     /// What the provider made and removed, in order.
     pub(crate) provider: Vec<Step>,
     /// Instances that are there at the end: worker and instance id.
@@ -45,7 +53,7 @@ pub(crate) struct DeadLetter {
 /// A message that was published.
 #[derive(Debug, Clone)]
 pub(crate) struct Command {
-    /// Its place in its queue.
+    /// Its place in its queue; 0 where enlist itself has sent it, which hears of its place alone.
     pub(crate) sequence: u64,
     pub(crate) verb: &'static str,
     /// `None` where it cannot be read.
@@ -63,14 +71,23 @@ pub(crate) struct Acked {
     pub(crate) dead: u64,
 }
 
-/// A change that the provider made.
+/// A change that the provider made, or that came over it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Made { worker: String, instance: String },
     Gone { worker: String },
+    Vanished { worker: String, instance: String },
 }
 
-/// A request to the scheduler.
+/// An instance that no record told of when it was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Stray {
+    pub(crate) worker: String,
+    pub(crate) instance: String,
+    pub(crate) command: String,
+}
+
+/// A request to the scheduler; or what it forgot.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) kind: Kind,
@@ -84,6 +101,14 @@ pub(crate) struct Asked {
 pub(crate) enum Kind {
     Register,
     Unregister,
+    Forgot,
+}
+
+impl Command {
+    /// A field of its body, `null` where it has none.
+    pub(crate) fn field(&self, name: &str) -> Value {
+        serde_json::from_str::<Value>(&self.body).map_or(Value::Null, |mut body| body[name].take())
+    }
 }
 
 impl Event {
@@ -140,6 +165,11 @@ impl Event {
 }
 
 impl History {
+    /// The instance that was there before the worker's record, if that was so.
+    pub(crate) fn stray(&self, worker: &str) -> Option<&Stray> {
+        self.strays.iter().find(|stray| stray.worker == worker)
+    }
+
     /// The events of each worker, in the order of the log.
     pub(crate) fn workers(&self) -> BTreeMap<&str, Vec<&Event>> {
         let mut workers: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
@@ -165,6 +195,13 @@ impl History {
         allocations
     }
 
+    /// What the view has to be: the newest event of each worker that the log still knows.
+    pub(crate) fn shown(&self) -> BTreeMap<String, String> {
+        let kept = self.records().into_values().filter(|record| !self.purged.contains(&record.sequence));
+        kept.map(|record| (record.worker().to_owned(), record.body["id"].as_str().unwrap_or_default().to_owned()))
+            .collect()
+    }
+
     /// The record of each worker: its newest event.
     pub(crate) fn records(&self) -> BTreeMap<&str, &Event> {
         self.events.iter().map(|event| (event.worker(), event)).collect()
@@ -176,6 +213,11 @@ impl std::fmt::Display for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for Command { sequence, verb, id, acked, .. } in &self.commands {
             writeln!(f, "  sent {sequence}: {verb} {}, {acked:?}", id.as_deref().unwrap_or("_"))?;
+        }
+        for event in &self.sizes {
+            let [size, actual, rev] = ["size", "actual", "rev"].map(|name| event.number(name));
+            let (sequence, state, id) = (event.sequence, event.state(), event.text("command_id"));
+            writeln!(f, "  event {sequence}: the pool is {state}, rev {rev} size {size} actual {actual} by {id}")?;
         }
         for event in &self.events {
             let (sequence, worker, state) = (event.sequence, event.worker(), event.state());
@@ -195,6 +237,6 @@ impl std::fmt::Display for History {
         for Asked { kind, worker, epoch, steps } in &self.scheduler {
             writeln!(f, "  scheduler: {kind:?} {worker} epoch {epoch}, after {steps} steps of the provider")?;
         }
-        writeln!(f, "  alive: {:?}", self.alive)
+        writeln!(f, "  alive: {:?}\n  view: {:?}\n  purged: {:?}", self.alive, self.view, self.purged)
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn one_instance_lives_at_a_time(history: &History, found: &mut Vec<St
                     found.push(format!("{worker}: {instance} was made while {other} lived"));
                 }
             }
+            Step::Vanished { worker, .. } => drop(live.remove(worker.as_str())),
             Step::Gone { worker } => {
                 if live.remove(worker.as_str()).is_none() {
                     found.push(format!("{worker}: an instance was removed that was never made"));
@@ -50,7 +51,9 @@ pub(super) fn what_lives_is_what_the_record_says(history: &History, found: &mut 
             None if record.state() == "registered" => {
                 found.push(format!("{worker}: registered, and missing from the scheduler's list"));
             }
-            Some(_) if record.is_final() => found.push(format!("{worker}: {state}, and in the scheduler's list")),
+            Some(_) if record.state() != "registered" && record.registers() => {
+                found.push(format!("{worker}: {state}, and in the scheduler's list"));
+            }
             Some(_) if !record.registers() => found.push(format!("{worker}: in the scheduler's list against its wish")),
             Some(epoch) if *epoch > record.number("epoch") => {
                 found.push(format!("{worker}: listed under epoch {epoch}, its record has {}", record.number("epoch")));
@@ -71,7 +74,8 @@ pub(super) fn what_lives_is_what_the_record_says(history: &History, found: &mut 
             terminates.any(|sent| sent.id.as_deref() == Some(id) && sent.worker.as_deref() == Some(event.worker()))
         };
         let ended = event.state() == "terminating" || event.state() == "terminated";
-        if ended && !asked(command) && !event.closed_by_enlist() && reason != "orphan" {
+        let orphan = reason == "orphan" && history.stray(event.worker()).is_some();
+        if ended && !asked(command) && !event.closed_by_enlist() && !orphan {
             found.push(format!("{}: ended by {command:?} ({reason:?}), and nobody asked for it", event.worker()));
         }
     }
@@ -88,6 +92,11 @@ fn listed(history: &History) -> BTreeMap<&str, u64> {
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     let mut listed = BTreeMap::new();
     for asked in &history.scheduler {
+        if asked.kind == Kind::Forgot {
+            seen.remove(asked.worker.as_str());
+            listed.remove(asked.worker.as_str());
+            continue;
+        }
         let seen = seen.entry(&asked.worker).or_default();
         if asked.epoch < *seen {
             continue;
@@ -95,7 +104,7 @@ fn listed(history: &History) -> BTreeMap<&str, u64> {
         *seen = asked.epoch;
         match asked.kind {
             Kind::Register => drop(listed.insert(asked.worker.as_str(), asked.epoch)),
-            Kind::Unregister => drop(listed.remove(asked.worker.as_str())),
+            Kind::Unregister | Kind::Forgot => drop(listed.remove(asked.worker.as_str())),
         }
     }
     listed
@@ -127,7 +136,9 @@ pub(super) fn the_scheduler_is_told_in_order(history: &History, found: &mut Vec<
         let Step::Gone { worker } = step else { continue };
         // What had come when this step had not yet been made.
         let before = || history.scheduler.iter().filter(|asked| asked.worker == *worker && asked.steps <= at);
-        let known = before().any(|asked| asked.kind == Kind::Register);
+        // Of an orphan it may know, whoever made it.
+        let orphan = || history.stray(worker).is_some();
+        let known = orphan() || before().any(|asked| asked.kind == Kind::Register);
         let fence = ends.get(worker.as_str()).and_then(|ends| ends.first()).map_or(0, |(end, _)| *end);
         let told = before().any(|asked| asked.kind == Kind::Unregister && asked.epoch >= fence);
         if known && !told {

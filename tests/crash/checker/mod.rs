@@ -1,21 +1,25 @@
 //! The one checker: holds CONTRACT.md section 9 over what one pool left behind, whatever crashed on the way.
 //!
 //! It reads bytes and JSON, not the crate's own types, so that a mistake of those does not hide itself. Each rule has a
-//! hand-made history in `tests` that breaks it and nothing else.
+//! hand-made history in `tests` or `tests_of_sweeps` that breaks it and nothing else.
 
 mod history;
 mod instances;
 mod outcomes;
 mod records;
+mod sizes;
+mod sweeps;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_sweeps;
 
-pub(crate) use history::{Acked, Asked, Command, DeadLetter, Event, History, Kind, Step};
+pub(crate) use history::{Acked, Asked, Command, DeadLetter, Event, History, Kind, Step, Stray};
 
 /// Every violation, as a line that says which worker or command, what was found and what had to be.
 pub(crate) fn violations(history: &History) -> Vec<String> {
     let mut found = Vec::new();
-    let rules: [fn(&History, &mut Vec<String>); 12] = [
+    let rules: [fn(&History, &mut Vec<String>); 21] = [
         records::attributes_are_those_of_the_contract,
         records::revs_have_no_gap,
         records::epochs_never_fall,
@@ -28,6 +32,15 @@ pub(crate) fn violations(history: &History) -> Vec<String> {
         instances::one_instance_lives_at_a_time,
         instances::what_lives_is_what_the_record_says,
         instances::the_scheduler_is_told_in_order,
+        sweeps::only_what_is_gone_is_lost,
+        sweeps::only_strays_are_orphans,
+        sweeps::no_register_follows_an_unregister,
+        sweeps::the_view_shows_the_log,
+        sweeps::what_is_purged_is_gone_everywhere,
+        sizes::pool_events_are_those_of_the_contract,
+        sizes::pool_events_follow_each_other,
+        sizes::every_size_was_asked_for,
+        sizes::the_pool_has_its_size,
     ];
     for rule in rules {
         rule(history, &mut found);

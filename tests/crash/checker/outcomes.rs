@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sizes::outcomes_of_pool;
 use super::{Acked, Command, DeadLetter, Event, History};
 
 const REASONS: [&str; 7] = ["malformed", "invalid", "not_allowed", "conflict", "expired", "quota", "exhausted"];
@@ -10,6 +11,9 @@ pub(super) fn every_event_is_of_a_command_that_was_sent(history: &History, found
     let mut workers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for event in &history.events {
         let (id, worker) = (event.text("command_id"), event.worker());
+        if history.stray(worker).is_some_and(|stray| stray.command == id) {
+            continue;
+        }
         let verb = if event.never_was() { "terminate" } else { "provision" };
         let mut sent = history.commands.iter().filter(|sent| sent.verb == verb && sent.id.as_deref() == Some(id));
         if !sent.any(|sent| sent.worker.as_deref().is_none_or(|named| named == worker)) {
@@ -48,6 +52,13 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
         }
         let outcomes = match verb {
             "provision" => outcomes_of_provision(history, id),
+            "pool" => outcomes_of_pool(history, &copies),
+            "sweep" => {
+                if !letters.is_empty() {
+                    found.push(format!("sweep {id}: a dead letter, and its outcome is a line of the log"));
+                }
+                continue;
+            }
             _ => outcomes_of_terminate(history, &copies, !letters.is_empty()),
         };
         if outcomes.len() + letters.len() != contents.len() {
@@ -102,7 +113,11 @@ pub(super) fn dead_letters_say_what_they_are(history: &History, found: &mut Vec<
         let mut wrong =
             |what: String| found.push(format!("dead letter {} ({}): {what}", letter.sequence, letter.subject));
         let sequence = letter.header("Enlist-Sequence");
-        let Some(command) = history.commands.iter().find(|command| command.sequence.to_string() == sequence) else {
+        let named = |command: &&Command| match (command.sequence, &command.id) {
+            (0, Some(id)) => letter.subject.ends_with(&format!(".{}.{id}", command.verb)),
+            (place, _) => place.to_string() == sequence,
+        };
+        let Some(command) = history.commands.iter().find(named) else {
             wrong(format!("Enlist-Sequence is {sequence:?}, which is no command's"));
             continue;
         };
@@ -142,7 +157,7 @@ pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, fou
     for left in &history.left {
         found.push(format!("still in the queue: {left}"));
     }
-    for command in &history.commands {
+    for command in history.commands.iter().filter(|command| command.sequence != 0) {
         let (verb, sequence) = (command.verb, command.sequence);
         let id = command.id.as_deref().unwrap_or("_");
         let Some(Acked { events, dead }) = command.acked else {
@@ -152,6 +167,8 @@ pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, fou
         let letters = history.dead.iter().filter(|letter| letter.body == command.body).map(|letter| letter.sequence);
         let stored = match verb {
             "provision" => outcomes_of_provision(history, id),
+            "pool" => outcomes_of_pool(history, &[command]),
+            "sweep" => continue,
             _ => outcomes_of_terminate(history, &[command], false),
         };
         let by_event = stored.iter().any(|event| event.sequence <= events);

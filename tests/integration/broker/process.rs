@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// input is not the pipe (a shell gives its background jobs none), so that nothing but the shell reads it.
 const GUARD: &str =
     r#""$@" & server=$!; if read -r _; then kill -TERM $server; else kill -KILL $server; fi; wait $server"#;
+
+/// Below the folder that the server is given.
+const STORE: &str = "jetstream";
 
 /// One server: its port and its store outlive a kill.
 pub(super) struct Server {
@@ -94,6 +97,20 @@ impl Server {
         self.end(true);
     }
 
+    /// The store of a server that does not run.
+    pub(super) fn copy_out(&self) -> TempDir {
+        let copy = TempDir::with_prefix("enlist-nats-").expect("a folder for the copy");
+        copy_all(&self.store.path().join(STORE), &copy.path().join(STORE));
+        copy
+    }
+
+    /// Replaces the store of a server that does not run.
+    pub(super) fn copy_in(&self, copy: &Path) {
+        let store = self.store.path().join(STORE);
+        std::fs::remove_dir_all(&store).expect("the store");
+        copy_all(&copy.join(STORE), &store);
+    }
+
     fn end(&mut self, in_good_order: bool) {
         let Some(mut guard) = self.guard.take() else { return };
         let mut pipe = guard.stdin.take();
@@ -108,6 +125,19 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_all(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).expect("a copy");
+        }
     }
 }
 

@@ -25,13 +25,8 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn spawn(config: &Path, env: BTreeMap<String, String>) -> Self {
-        let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"))
-            .args(["--log-format", "json", "run", "--config"])
-            .arg(config)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(env)
-            .stdin(Stdio::null())
+        let mut process = enlist(config, env)
+            .arg("run")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -72,6 +67,22 @@ impl Child {
         }
     }
 
+    /// Waits until so many lines of its log contain `part`, and gives the last of them.
+    pub(crate) async fn lines_with(&mut self, part: &str, number: usize) -> String {
+        loop {
+            if let Some(line) = self.said.iter().filter(|line| line.contains(part)).nth(number - 1) {
+                return line.clone();
+            }
+            let line = timeout(PATIENCE, self.lines.recv()).await.expect("another line").expect("another line");
+            self.said.push(line);
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
+    }
+
     /// Where its pages are.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address.expect("a child that listens")
@@ -94,6 +105,11 @@ impl Child {
         kill_process(pid, Signal::TERM).unwrap();
     }
 
+    /// Takes it away as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
     /// Its exit code (`None` where a signal ended it) and everything that it said.
     pub(crate) async fn exit(mut self) -> (Option<i32>, String) {
         let status = timeout(PATIENCE, self.process.wait()).await.expect("an end").unwrap();
@@ -102,6 +118,22 @@ impl Child {
         }
         (status.code(), self.said.join("\n"))
     }
+}
+
+/// A verb that ends by itself: its exit code, and what it has said, standard output first.
+pub(super) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
+    let verb = enlist(config, env).args(args).kill_on_drop(true).output();
+    let output = timeout(PATIENCE, verb).await.expect("an end").unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+/// The binary, in an environment of its own.
+fn enlist(config: &Path, env: BTreeMap<String, String>) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"));
+    command.args(["--log-format", "json", "--config"]).arg(config).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(env).stdin(Stdio::null());
+    command
 }
 
 /// A page of a replica: status and body; `None` where nobody listens.

@@ -1,8 +1,10 @@
 //! What the streams of a fleet hold, read back from the broker.
 
+use std::collections::BTreeMap;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
-use enlist::domain::{Reason, Worker};
+use enlist::domain::{PoolRecord, Reason, Worker};
 use enlist::wire::dead_letter::DeadLetter;
 use enlist::wire::event;
 use serde_json::Value;
@@ -38,10 +40,30 @@ impl Dead {
 }
 
 impl World {
-    /// Every event of the fleet, in the order of the log.
+    /// Every event of every worker of the fleet, in the order of the log.
     pub(crate) async fn log(&self) -> Vec<Event> {
         let stored = self.stored(&self.subjects.event_stream(), None).await;
-        stored.unwrap_or_default().into_iter().map(read).collect()
+        let of_a_pool = |message: &StreamMessage| message.subject.split('.').nth(3) == Some("_");
+        stored.unwrap_or_default().into_iter().filter(|message| !of_a_pool(message)).map(read).collect()
+    }
+
+    /// Every event of a pool's own, in order.
+    pub(crate) async fn sizes(&self, pool: &str) -> Vec<PoolRecord> {
+        let filter = format!("{}.events.{pool}._.*", self.prefix);
+        let stored = self.stored(&self.subjects.event_stream(), Some(&filter)).await.unwrap_or_default();
+        stored.into_iter().map(|message| event::decode_pool(&message.payload).unwrap()).collect()
+    }
+
+    /// How every worker of the fleet stands, by name; in this world no two pools use one worker id.
+    pub(crate) async fn workers(&self) -> BTreeMap<String, Worker> {
+        self.log().await.into_iter().map(|event| (event.worker.worker_id.to_string(), event.worker)).collect()
+    }
+
+    /// The workers of the fleet that have not ended.
+    pub(crate) async fn live(&self) -> BTreeMap<String, Worker> {
+        let mut workers = self.workers().await;
+        workers.retain(|_, worker| !worker.state.is_final());
+        workers
     }
 
     /// Every event of one worker; in this world no two pools use one worker id.
@@ -110,7 +132,7 @@ impl World {
     /// Holds section 9.3 of the contract over every worker of the log: revs without a gap, epochs that never fall,
     /// and nothing after a final state.
     pub(crate) async fn hold_the_log(&self) {
-        let mut workers = std::collections::BTreeMap::<_, Vec<Worker>>::new();
+        let mut workers = BTreeMap::<_, Vec<Worker>>::new();
         for event in self.log().await {
             workers.entry(event.worker.key()).or_default().push(event.worker);
         }

@@ -1,12 +1,13 @@
 //! A scheduler that does as it is told and keeps a journal of what it was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use async_nats::{Client, Message, Subscriber};
 use enlist::domain::Prefix;
-use enlist::wire::scheduler::{RegisterRequest, UnregisterRequest};
+use enlist::wire::scheduler::{ListRequest, RegisterRequest, UnregisterRequest};
 use futures_util::StreamExt as _;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,11 +32,12 @@ pub(crate) enum Asked {
     Unregister(UnregisterRequest),
 }
 
-/// See the module. Accepts all until told otherwise.
+/// See the module. Accepts all until told otherwise, and keeps no list that can be asked for until it is told to.
 pub(crate) struct Scheduler {
     client: Client,
     register: String,
     unregister: String,
+    list: String,
     state: Arc<Mutex<State>>,
     news: Arc<Notify>,
     listening: Mutex<Listening>,
@@ -51,6 +53,45 @@ struct State {
     register: Script,
     unregister: Script,
     journal: Vec<Asked>,
+    /// Whom it has accepted and not let go: pool, worker and the epoch.
+    members: BTreeMap<(String, String), u64>,
+    /// Workers on one page of its list.
+    page: usize,
+}
+
+impl State {
+    fn registered(&mut self, request: RegisterRequest) -> Answer {
+        let answer = self.register.next();
+        if answer == Answer::Accept {
+            self.members.insert((request.pool.to_string(), request.worker_id.to_string()), request.epoch);
+        }
+        self.journal.push(Asked::Register(request));
+        answer
+    }
+
+    fn unregistered(&mut self, request: UnregisterRequest) -> Answer {
+        let answer = self.unregister.next();
+        if answer == Answer::Accept {
+            self.members.remove(&(request.pool.to_string(), request.worker_id.to_string()));
+        }
+        self.journal.push(Asked::Unregister(request));
+        answer
+    }
+
+    /// A page of the list: the wire form by hand, as below.
+    fn listed(&self, request: &ListRequest) -> String {
+        let after = request.after.clone().unwrap_or_default();
+        let wanted = |pool: &str| request.pool.as_ref().is_none_or(|asked| asked.as_str() == pool);
+        let name = |(pool, worker): &(String, String)| format!("{pool}/{worker}");
+        let mut left = self.members.iter().filter(|(key, _)| wanted(&key.0) && name(key) > after);
+        let page: Vec<_> = left.by_ref().take(self.page).collect();
+        let next = if left.next().is_some() { page.last().map(|(key, _)| name(key)) } else { None };
+        let workers: Vec<_> = page
+            .into_iter()
+            .map(|((pool, worker), epoch)| json!({"worker_id": worker, "pool": pool, "epoch": epoch}))
+            .collect();
+        json!({"workers": workers, "next": next}).to_string()
+    }
 }
 
 /// These answers first, then always the last one.
@@ -76,7 +117,14 @@ impl Scheduler {
             client: client.clone(),
             register: format!("sched.{prefix}.register"),
             unregister: format!("sched.{prefix}.unregister"),
-            state: Arc::new(Mutex::new(State { register: accepts(), unregister: accepts(), journal: Vec::new() })),
+            list: format!("sched.{prefix}.list"),
+            state: Arc::new(Mutex::new(State {
+                register: accepts(),
+                unregister: accepts(),
+                journal: Vec::new(),
+                members: BTreeMap::new(),
+                page: 7,
+            })),
             news,
             listening: Mutex::default(),
         };
@@ -109,16 +157,44 @@ impl Scheduler {
         let stop = CancellationToken::new();
         let register = self.client.subscribe(self.register.clone()).await.unwrap();
         let unregister = self.client.subscribe(self.unregister.clone()).await.unwrap();
-        let register = tokio::spawn(self.answer(register, stop.clone(), |state, body| {
-            state.journal.push(Asked::Register(RegisterRequest::decode(body).ok()?));
-            Some(state.register.next())
+        let register = tokio::spawn(self.answer(register, stop.clone(), |state, asked| {
+            body(state.registered(RegisterRequest::decode(asked).ok()?))
         }));
-        let unregister = tokio::spawn(self.answer(unregister, stop.clone(), |state, body| {
-            state.journal.push(Asked::Unregister(UnregisterRequest::decode(body).ok()?));
-            Some(state.unregister.next())
+        let unregister = tokio::spawn(self.answer(unregister, stop.clone(), |state, asked| {
+            body(state.unregistered(UnregisterRequest::decode(asked).ok()?))
         }));
         *self.listening.lock().unwrap() = Listening { stop, tasks: vec![register, unregister] };
         self.known_to_the_server().await;
+    }
+
+    /// From here on it can also be asked for its list, which comes in pages.
+    pub(crate) async fn list(&self) {
+        let list = self.client.subscribe(self.list.clone()).await.unwrap();
+        let stop = self.listening.lock().unwrap().stop.clone();
+        let answers = self.answer(list, stop, |state, asked| Some(state.listed(&ListRequest::decode(asked).ok()?)));
+        self.listening.lock().unwrap().tasks.push(tokio::spawn(answers));
+        self.known_to_the_server().await;
+    }
+
+    /// So many workers on each page of its list.
+    pub(crate) fn pages_of(&self, number: usize) {
+        self.state.lock().unwrap().page = number;
+    }
+
+    /// Loses its memory, as a restart without a store would.
+    pub(crate) fn forget(&self) {
+        self.state.lock().unwrap().members.clear();
+    }
+
+    /// Knows a worker that nobody has told it of.
+    pub(crate) fn dream_of(&self, pool: &str, worker: &str) {
+        self.state.lock().unwrap().members.insert((pool.to_owned(), worker.to_owned()), 1);
+    }
+
+    /// The workers of its list, and under which epoch each of them.
+    pub(crate) fn members(&self) -> BTreeMap<String, u64> {
+        let state = self.state.lock().unwrap();
+        state.members.iter().map(|((_, worker), epoch)| (worker.clone(), *epoch)).collect()
     }
 
     /// The server reads a connection in order: once it answers this, it has read what came before.
@@ -146,13 +222,13 @@ impl Scheduler {
         &self,
         mut requests: Subscriber,
         stop: CancellationToken,
-        next: fn(&mut State, &[u8]) -> Option<Answer>,
+        next: fn(&mut State, &[u8]) -> Option<String>,
     ) -> impl Future<Output = ()> + use<> {
         let (client, state, news) = (self.client.clone(), Arc::clone(&self.state), Arc::clone(&self.news));
         async move {
             while let Some(Some(Message { reply, payload, .. })) = stop.run_until_cancelled(requests.next()).await {
-                let answer = next(&mut state.lock().unwrap(), &payload).unwrap_or(Answer::Silent);
-                if let (Some(reply), Some(body)) = (reply, body(answer)) {
+                let answer = next(&mut state.lock().unwrap(), &payload);
+                if let (Some(reply), Some(body)) = (reply, answer) {
                     client.publish(reply, body.into()).await.unwrap();
                 }
                 news.notify_waiters();

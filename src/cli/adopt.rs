@@ -1,0 +1,74 @@
+//! `enlist adopt`: records for instances that have none, as the provider tells of them.
+
+use clap::Args;
+
+use super::orders::Orders;
+use super::page::Page;
+use super::pools::{Tended, tended};
+use super::table::table;
+use super::{Exit, ended};
+use crate::config::Config;
+use crate::domain::Pool;
+use crate::service::Adoption;
+
+/// Arguments of `adopt`.
+#[derive(Args)]
+pub(super) struct AdoptArgs {
+    /// The pools [default: every pool of the settings]
+    #[arg(value_name = "POOL")]
+    pools: Vec<Pool>,
+    /// Only say which instances have no record
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn run(config: Config, args: &AdoptArgs) -> Exit {
+    ended(adopt(&config, args).await)
+}
+
+/// Whether every instance has a record now; with `dry_run`, whether every pool could be looked at.
+async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
+    let AdoptArgs { pools, dry_run } = args;
+    let orders = Orders::connect(config, "enlist adopt").await?;
+    let page = Page::new();
+    let mut good = true;
+    for Tended { pool, service, sweep, queue: _ } in tended(config, &orders, pools)? {
+        match service.adopt(&sweep, *dry_run).await {
+            Ok(adoptions) => good &= tell(&page, &pool, &adoptions, *dry_run),
+            Err(error) => {
+                good = false;
+                page.say(format!("{pool}: not looked at to the end, nothing is adopted: {error}"));
+            }
+        }
+    }
+    Ok(good)
+}
+
+/// Whether nothing is left to be adopted.
+fn tell(page: &Page, pool: &Pool, adoptions: &[Adoption], dry_run: bool) -> bool {
+    if adoptions.is_empty() {
+        page.say(format!("{pool}: every instance has a record"));
+        return true;
+    }
+    page.say(table(["WORKER", "INSTANCE", "EPOCH", "RESULT"], adoptions.iter().map(row)));
+    let failed = adoptions.iter().filter(|adoption| matches!(adoption.adopted, Some(Err(_)))).count();
+    let number = adoptions.len();
+    page.say(match (dry_run, failed) {
+        (true, _) => format!("{pool}: {number} without a record; nothing is done"),
+        (false, 0) => format!("{pool}: {number} adopted"),
+        (false, failed) => {
+            format!("{pool}: {} adopted, {failed} not; the same command again goes on with them", number - failed)
+        }
+    });
+    failed == 0
+}
+
+fn row(adoption: &Adoption) -> [String; 4] {
+    let Adoption { instance, epoch, adopted } = adoption;
+    let result = match adopted {
+        None => "no record".to_owned(),
+        Some(Ok(worker)) => worker.state.as_str().to_owned(),
+        Some(Err(why)) => why.clone(),
+    };
+    [instance.key.worker_id.to_string(), instance.instance_id.clone(), epoch.to_string(), result]
+}

@@ -1,0 +1,69 @@
+//! The pools of the settings as the verbs that look after them have them: the parts of a replica, of which none takes
+//! commands.
+
+use std::sync::Arc;
+
+use super::orders::Orders;
+use crate::bus::delivery::Desk;
+use crate::config::Config;
+use crate::domain::Pool;
+use crate::handle::OwnQueue;
+use crate::journal::nats::NatsJournal;
+use crate::registration::nats::NatsScheduler;
+use crate::replica::StartError;
+use crate::replica::parts::{self, PoolService};
+use crate::service::sweep::SweepPoolConfig;
+
+/// Why a verb does not begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotOurs {
+    #[error("pool {0} is not in the settings, which say how it is looked after")]
+    Unknown(Pool),
+    #[error("no pool is named, and the settings have none")]
+    None,
+}
+
+/// A pool in hand.
+pub(super) struct Tended {
+    pub(super) pool: Pool,
+    pub(super) service: PoolService,
+    pub(super) sweep: SweepPoolConfig,
+    pub(super) queue: OwnQueue,
+}
+
+/// The pools that are meant: those that are named, each once, or all of the settings.
+pub(super) fn meant(config: &Config, named: &[Pool]) -> Result<Vec<Pool>, NotOurs> {
+    let mut pools: Vec<Pool> = if named.is_empty() { config.pools.keys().cloned().collect() } else { named.to_vec() };
+    pools.sort();
+    pools.dedup();
+    if pools.is_empty() { Err(NotOurs::None) } else { Ok(pools) }
+}
+
+/// The same, ready to be looked after from here.
+pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow::Result<Vec<Tended>> {
+    let mut all = Vec::new();
+    for pool in meant(config, named)? {
+        let settings = config.pools.get(&pool).ok_or_else(|| NotOurs::Unknown(pool.clone()))?;
+        let service = service(config, orders, &pool)?;
+        let desk = Arc::new(Desk {
+            requests: orders.requests.clone(),
+            subjects: orders.subjects.clone(),
+            pool: pool.clone(),
+            stream: orders.subjects.command_stream(&pool),
+            api_prefix: orders.api_prefix.clone(),
+        });
+        let sweep = parts::sweep(config, &pool, settings);
+        all.push(Tended { pool, service, sweep, queue: parts::own_queue(&desk) });
+    }
+    Ok(all)
+}
+
+/// The log, without the counts that only a pool's limit needs.
+pub(super) fn journal(config: &Config, orders: &Orders) -> NatsJournal {
+    NatsJournal::new(orders.requests.clone(), orders.subjects.clone(), config.nats.domain.as_deref(), [])
+}
+
+fn service(config: &Config, orders: &Orders, pool: &Pool) -> Result<PoolService, StartError> {
+    let scheduler = NatsScheduler::new(orders.requests.clone(), &config.scheduler);
+    parts::service(config, pool, &config.pools[pool], journal(config, orders), scheduler)
+}

@@ -161,8 +161,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if mutant::on(Mutant::NothingTakenBack) {
             return Ok(());
         }
-        // A registration that is on record was on record before the terminate, which has taken it back itself.
-        if ending.registration.status == RegistrationStatus::Pending {
+        // A registration that is on record was on record before the terminate, which takes it back itself; but until that has
+        // removed the instance, it may not have come so far.
+        let told = match ending.registration.status {
+            RegistrationStatus::Disabled => false,
+            RegistrationStatus::Pending => true,
+            RegistrationStatus::Registered | RegistrationStatus::Failed => ending.state == State::Terminating,
+        };
+        if told {
             self.unregister(ending, self.config.grace, true).await;
             crash::point(CrashPoint::UndoUnregistered);
         }

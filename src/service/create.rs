@@ -8,7 +8,7 @@ use super::gate::Turn;
 use super::hold::Hold;
 use super::pace::HeldOff;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
-use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Pool, Standing, Step, Worker};
+use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Pool, Standing, Step, Worker, WorkerKey};
 use crate::journal::Journal;
 use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
@@ -20,6 +20,9 @@ const MOST_SAID: usize = 400;
 
 /// A provider has so long for a removal, however short its time for a launch is.
 const SHORTEST_REMOVAL: Duration = Duration::from_secs(60);
+
+/// How long a provider may take to say whether an instance is there.
+const LONGEST_FIND: Duration = Duration::from_secs(60);
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Asks the provider. `None` where the worker has failed for good, which is then the record.
@@ -131,6 +134,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             );
         self.told(&worker.pool, Operation::Terminate, &removed, begun.elapsed());
         removed
+    }
+
+    /// The instance of a worker, as its provider says at this moment.
+    pub(super) async fn find_instance(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
+        let begun = Instant::now();
+        let found = timeout(LONGEST_FIND, self.provider.find_worker(key)).await.unwrap_or_else(|_| {
+            Err(ProviderError::new(ErrorClass::Timeout, format!("not found within {LONGEST_FIND:?}")))
+        });
+        self.told(&key.pool, Operation::Find, &found, begun.elapsed());
+        found
     }
 
     fn told<T>(&self, pool: &Pool, operation: Operation, result: &Result<T, ProviderError>, took: Duration) {

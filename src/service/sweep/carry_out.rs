@@ -4,10 +4,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
-use tokio::time::{Instant, timeout};
-
 use super::super::hold::{Hold, HoldError};
 use super::super::{Stop, WorkerManagementService};
 use super::act::{Act, Why};
@@ -19,13 +15,12 @@ use crate::journal::{AppendError, Entry, Journal, PurgeError, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegisterWorker, Registered, RegistrationConfig, UnregisterWorker, WorkerRegistrationPort};
-use crate::telemetry::{Operation, OrphanAction, ProviderOutcome};
+use crate::telemetry::OrphanAction;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 /// Acts of one sweep that are done at once.
 const AT_ONCE: usize = 16;
-/// How long a provider may take to say whether an instance is there.
-const LONGEST_FIND: Duration = Duration::from_secs(60);
-
 /// Why an act was not done, or not to its end. The next sweep looks again.
 #[derive(Debug)]
 enum Left {
@@ -209,7 +204,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn lose(&self, worker_id: &WorkerId, sequence: u64) -> Result<(), Left> {
         let service = self.service;
         let entry = self.still(worker_id, sequence).await?;
-        let found = self.find(&entry.worker.key()).await?;
+        let found = self.service.find_instance(&entry.worker.key()).await?;
         if found.is_some_and(|found| Some(found.instance_id) == entry.worker.instance_id)
             && !mutant::on(Mutant::LostUnasked)
         {
@@ -232,19 +227,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         if let Err(error) = self.service.remove_instance(worker, worker.instance_id.as_deref(), Duration::ZERO).await {
             tracing::debug!(worker_id = %worker.worker_id, %error, "a lost instance's traces stay");
         }
-    }
-
-    async fn find(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
-        let begun = Instant::now();
-        let found = timeout(LONGEST_FIND, self.service.provider.find_worker(key)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not found within {LONGEST_FIND:?}")))
-        });
-        let (outcome, error) = match &found {
-            Ok(_) => (ProviderOutcome::Ok, None),
-            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
-        };
-        self.service.signals(&key.pool).provider_call(Operation::Find, outcome, begun.elapsed(), error);
-        found
     }
 
     /// One more request for a worker that the scheduler does not have. What it says is written where it changes the record.
@@ -351,7 +333,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
                 let told = self.offer(hold.worker()).await;
                 Ok(service.outcome(hold, Some(told)).await.map(|_| ())?)
             }
-            State::Provisioning => match self.find(&hold.worker().key()).await? {
+            State::Provisioning => match self.service.find_instance(&hold.worker().key()).await? {
                 Some(instance) if instance.command_id == hold.worker().command_id => {
                     let told = service.created(&mut hold, instance, &self.config.registration).await?;
                     Ok(service.outcome(hold, told).await.map(|_| ())?)

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use enlist::bus::streams::ACK_WAIT;
 use enlist::domain::{
     CommandId, Pool, PoolState, RegistrationStatus, SpecHash, State, Worker, WorkerId, WorkerKey, WorkerType,
 };
@@ -166,7 +165,7 @@ impl Judge {
         }
         let closed = worker.ended_by.as_ref().is_some_and(|ended| {
             ended.command_id.as_ref() == Some(&worker.command_id)
-                && matches!(ended.reason.as_deref(), Some("quota" | "exhausted" | "expired"))
+                && matches!(ended.reason.as_deref(), Some("quota" | "exhausted" | "expired" | "conflict"))
         });
         let is_outcome = match worker.state {
             State::Provisioned => worker.registration.status == RegistrationStatus::Disabled,
@@ -316,5 +315,5 @@ impl Judge {
 
 fn longest_step(world: &World, pool: &Pool) -> Duration {
     let config = &world.settings(pool).config;
-    config.registration_timeout + config.unregister_timeout + config.launch_timeout + 2 * config.grace + 2 * ACK_WAIT
+    config.registration_timeout + config.unregister_timeout + config.launch_timeout + 2 * config.grace
 }

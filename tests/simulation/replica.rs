@@ -1,12 +1,16 @@
 //! A replica: the product's own handlers, and around them what `worker` and `bus::delivery` do with a message.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use enlist::WorkerManagementService;
 use enlist::bus::delivery::{PROGRESS_EVERY, Verdict};
+use enlist::bus::streams::ACK_WAIT;
 use enlist::domain::{CommandId, Pool, Refusal, Verb, WorkerKey};
 use enlist::handle::{self, Handler, OwnQueue};
 use enlist::mutant::{self, Mutant};
@@ -230,6 +234,7 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
         }
     }
     let message = handle::Message { sequence: hand.message, deliveries: hand.deliveries };
+    let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let mut handling = std::pin::pin!(handler.handle(hand.verb, &body, message));
         let mut tick = interval_at(begun + PROGRESS_EVERY, PROGRESS_EVERY);
@@ -237,10 +242,14 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
         loop {
             tokio::select! {
                 biased;
-                handled = &mut handling => break Some(handled),
+                handled = within(ours_until, handling.as_mut()) => match handled {
+                    Some(handled) => break Some(handled),
+                    None => return world.tell(|| format!("{hand} stood still for too long")),
+                },
                 _ = tick.tick() => {
+                    ours_until = Instant::now() + ACK_WAIT;
                     if !world.fails(world.weather.queue, 0.05) {
-                        queue.due_in(hand.message, enlist::bus::streams::ACK_WAIT);
+                        queue.due_in(hand.message, ACK_WAIT);
                     }
                 }
                 () = hand.abandon.cancelled() => break None,
@@ -259,7 +268,10 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
     world.stumble().await;
     match handled.verdict {
         Verdict::Done => ack(world, hand, &body).await,
-        Verdict::DeadLetter { command_id, refusal } => bury(world, hand, command_id, refusal, &body).await,
+        Verdict::DeadLetter { command_id, refusal } => {
+            let burying = std::pin::pin!(bury(world, hand, command_id, refusal, &body));
+            let _ = within(ours_until, burying).await;
+        }
         Verdict::Retry(after) => {
             if !world.fails(world.weather.queue, 0.05) {
                 queue.due_in(hand.message, after);
@@ -267,6 +279,11 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
         }
         Verdict::Leave => world.judged(|judge| judge.left(hand.number)),
     }
+}
+
+/// As `worker::queue` has it: a try that stood still for too long is not polled again.
+async fn within<F: Future>(until: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| if Instant::now() < until { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }).await
 }
 
 async fn ack(world: &Arc<World>, hand: &Hand, body: &bytes::Bytes) {

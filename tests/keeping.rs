@@ -134,7 +134,7 @@ async fn an_instance_that_outlived_its_record_is_removed_by_the_second_sweep_onc
         command_id: made.command_id.clone(),
         spec_hash: made.spec_hash.clone(),
         epoch: made.epoch,
-        claim: 1,
+        claim: made.claim.unwrap(),
         spec: WorkerSpec::default(),
     };
     fleet.service.provider().create_worker(&request).await.unwrap();
@@ -204,12 +204,14 @@ async fn a_log_that_is_gone_freezes_the_sweep_and_adoption_thaws_it() {
     }
     assert_eq!((after.instances().await.len(), after.listed().await), (21, 21));
     let adopted = after.service.adopt(&after.config, false).await.unwrap();
-    assert_eq!(adopted.len(), 20);
-    assert!(adopted.iter().all(|one| one.adopted.as_ref().unwrap().as_ref().unwrap().state == State::Registered));
+    assert_eq!(adopted.workers.len(), 20);
+    assert!(
+        adopted.workers.iter().all(|one| one.adopted.as_ref().unwrap().as_ref().unwrap().state == State::Registered)
+    );
     let report = after.sweep().await;
     assert!(report.frozen.is_none() && report.done.is_empty(), "{report:?}");
     assert_eq!((report.live, after.instances().await.len(), after.listed().await), (21, 21, 21));
-    assert!(after.service.adopt(&after.config, false).await.unwrap().is_empty(), "again it does nothing");
+    assert!(after.service.adopt(&after.config, false).await.unwrap().workers.is_empty(), "again it does nothing");
 }
 
 #[tokio::test]
@@ -249,4 +251,60 @@ async fn a_static_pool_has_a_size_too() {
         assert_eq!(service.sweep(&sweep).await.unwrap().count(SweepAct::Provision), expected);
         assert_eq!(scheduler.registered(), 3);
     }
+}
+
+/// Another fleet's log: what the provider has and what the scheduler knows stay, the records are gone.
+fn without_log(fleet: &Fleet) -> Fleet {
+    let after = Fleet::on(fleet.service.provider().clone(), fleet.scheduler.clone());
+    after.hands.turn(Duration::from_secs(3600));
+    after
+}
+
+#[tokio::test]
+async fn a_terminate_ends_an_instance_whose_record_is_lost() {
+    let fleet = Fleet::new();
+    let (one, two) = (fleet.provision().await.worker_id, fleet.provision().await.worker_id);
+    let after = without_log(&fleet);
+    after.service.terminate_worker(&TerminateWorkerConfig::new(pool(), one.clone())).await.unwrap();
+    let states: Vec<State> = after.service.journal().entries().iter().map(|entry| entry.worker.state).collect();
+    assert_eq!(states, [State::Terminating, State::Terminated]);
+    assert_eq!((after.instances().await.len(), after.listed().await), (1, 1));
+    assert_eq!(after.instances().await[0].key.worker_id, two);
+}
+
+#[tokio::test]
+async fn a_pool_whose_log_is_lost_is_not_brought_to_a_size_before_it_is_adopted() {
+    let fleet = Fleet::new();
+    for _ in 0..3 {
+        fleet.provision().await;
+    }
+    let after = without_log(&fleet);
+    let five = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    assert!(after.service.create_pool(&five, 5).await.record.is_err(), "three are there and have no record");
+    assert_eq!(after.instances().await.len(), 3);
+    after.service.adopt(&after.config, false).await.unwrap();
+    assert_eq!(after.service.create_pool(&five, 5).await.record.unwrap().state, PoolState::Sized);
+    assert_eq!(after.instances().await.len(), 5);
+}
+
+#[tokio::test]
+async fn adoption_raises_a_size_that_an_older_log_tells() {
+    let fleet = Fleet::new();
+    for _ in 0..6 {
+        fleet.provision().await;
+    }
+    let after = without_log(&fleet);
+    // What an older copy has: a size, and two of the workers.
+    let old = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    let _ = after.service.create_pool(&old, 2).await;
+    let would = after.service.adopt(&after.config, true).await.unwrap();
+    assert_eq!((would.raised, would.workers.len()), (Some((2, 6)), 6));
+    assert_eq!(after.service.adopt(&after.config, false).await.unwrap().raised, Some((2, 6)));
+    for _ in 0..3 {
+        let report = after.sweep().await;
+        assert!(report.done.is_empty() && report.frozen.is_none(), "{report:?}");
+    }
+    assert_eq!(after.instances().await.len(), 6);
+    let record = after.service.journal().pool_head(&pool()).await.unwrap().unwrap().record;
+    assert_eq!((record.state, record.size, record.actual), (PoolState::Sized, 6, 6));
 }

@@ -9,7 +9,7 @@ use super::table::table;
 use super::{Exit, ended};
 use crate::config::Config;
 use crate::domain::Pool;
-use crate::service::Adoption;
+use crate::service::{Adoption, Adoptions};
 
 /// Arguments of `adopt`.
 #[derive(Args)]
@@ -32,9 +32,9 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let orders = Orders::connect(config, "enlist adopt").await?;
     let page = Page::new();
     let mut good = true;
-    for Tended { pool, service, sweep, queue: _ } in tended(config, &orders, pools)? {
+    for Tended { pool, service, sweep, queue: _, place } in tended(config, &orders, pools)? {
         match service.adopt(&sweep, *dry_run).await {
-            Ok(adoptions) => good &= tell(&page, &pool, &adoptions, *dry_run),
+            Ok(adoptions) => good &= tell(&page, &pool, &place, &adoptions, *dry_run),
             Err(error) => {
                 good = false;
                 page.say(format!("{pool}: not looked at to the end, nothing is adopted: {error}"));
@@ -45,9 +45,10 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
 }
 
 /// Whether nothing is left to be adopted.
-fn tell(page: &Page, pool: &Pool, adoptions: &[Adoption], dry_run: bool) -> bool {
+fn tell(page: &Page, pool: &Pool, place: &str, adopted: &Adoptions, dry_run: bool) -> bool {
+    let Adoptions { workers: adoptions, raised } = adopted;
     if adoptions.is_empty() {
-        page.say(format!("{pool}: every instance has a record"));
+        page.say(format!("{pool}: every instance has a record ({place})"));
         return true;
     }
     page.say(table(["WORKER", "INSTANCE", "EPOCH", "RESULT"], adoptions.iter().map(row)));
@@ -60,6 +61,12 @@ fn tell(page: &Page, pool: &Pool, adoptions: &[Adoption], dry_run: bool) -> bool
             format!("{pool}: {} adopted, {failed} not; the same command again goes on with them", number - failed)
         }
     });
+    if let Some((before, now)) = raised {
+        page.say(format!(
+            "{pool}: the size on record is {before}, and {now} are there: {} {now}; enlist pool {pool} SIZE sets another",
+            if dry_run { "it would be raised to" } else { "it is raised to" }
+        ));
+    }
     failed == 0
 }
 

@@ -85,6 +85,7 @@ impl Page {
         }
         let (tone, what) = match state {
             PoolState::Sizing => (Tone::Passing, format!("size {size}, {actual} live, for command {command_id}")),
+            PoolState::Sized if *size == 0 => (Tone::Good, format!("size 0, none left, for command {command_id}")),
             PoolState::Sized => (Tone::Good, format!("size {size}, all there, for command {command_id}")),
         };
         self.line(*updated_at, pool.as_str(), tone, state.as_str(), &what);

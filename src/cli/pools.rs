@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::orders::Orders;
 use crate::bus::delivery::Desk;
-use crate::config::Config;
+use crate::config::{Config, ProviderConfig};
 use crate::domain::Pool;
 use crate::handle::OwnQueue;
 use crate::journal::nats::NatsJournal;
@@ -29,6 +29,8 @@ pub(super) struct Tended {
     pub(super) service: PoolService,
     pub(super) sweep: SweepPoolConfig,
     pub(super) queue: OwnQueue,
+    /// Where its instances are looked for: somewhere else none of them is seen.
+    pub(super) place: String,
 }
 
 /// The pools that are meant: those that are named, each once, or all of the settings.
@@ -53,9 +55,23 @@ pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow
             api_prefix: orders.api_prefix.clone(),
         });
         let sweep = parts::sweep(config, &pool, settings);
-        all.push(Tended { pool, service, sweep, queue: parts::own_queue(&desk) });
+        let place = place(config, &settings.provider);
+        all.push(Tended { pool, service, sweep, queue: parts::own_queue(&desk), place });
     }
     Ok(all)
+}
+
+fn place(config: &Config, provider: &ProviderConfig) -> String {
+    let name = provider.name();
+    match provider {
+        ProviderConfig::Process => {
+            let folder = &config.providers.process_state_dir;
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            format!("{name}, {}", folder.display())
+        }
+        ProviderConfig::Docker => format!("{name}, {}", config.providers.docker_host),
+        ProviderConfig::Static { .. } | ProviderConfig::Null(_) => name.to_owned(),
+    }
 }
 
 /// The log, without the counts that only a pool's limit needs.

@@ -196,8 +196,7 @@ impl Worker {
 
     /// The record of an instance that has none and is to go: whoever would claim its name finds it taken.
     #[must_use]
-    pub fn orphan(claim: Claim, epoch: u64, instance_id: String, now: Timestamp) -> Self {
-        let ended_by = EndedBy { command_id: None, reason: Some("orphan".into()) };
+    pub fn unrecorded(claim: Claim, epoch: u64, instance_id: String, ended_by: EndedBy, now: Timestamp) -> Self {
         let open = claim.open(None, State::Terminating, now);
         Self { epoch, instance_id: Some(instance_id), ended_by: Some(ended_by), ..open }
     }

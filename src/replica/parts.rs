@@ -59,6 +59,7 @@ pub fn sweep(config: &Config, pool: &Pool, settings: &PoolConfig) -> SweepPoolCo
         max_terminations: config.sweep.max_terminations,
         retention: config.sweep.retention,
         interval: config.sweep.interval,
+        trust_ended: false,
     }
 }
 

@@ -3,13 +3,23 @@
 use std::collections::HashMap;
 
 use super::hold::Hold;
-use super::sweep::{SchedulerList, SweepError, SweepPoolConfig};
+use super::sweep::{Count, SchedulerList, SweepError, SweepPoolConfig};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{Worker, WorkerId};
-use crate::journal::{AppendError, Journal};
+use crate::domain::{CommandId, Pool, PoolRecord, PoolState, Worker, WorkerId};
+use crate::journal::{AppendError, Journal, PoolEntry, ReadError};
 use crate::provider::{Instance, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
+
+/// What was adopted, or would be.
+#[derive(Debug)]
+pub struct Adoptions {
+    /// The instances that had no record, by name.
+    pub workers: Vec<Adoption>,
+    /// The pool's size before and after: an older copy of the log has an older size, and the next sweep would end what is
+    /// above it.
+    pub raised: Option<(u32, u32)>,
+}
 
 /// An instance that has no record, and what became of it.
 #[derive(Debug)]
@@ -25,18 +35,31 @@ pub struct Adoption {
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Gives a record to every instance that has none, and registers it. With `dry_run` it only says which they are.
     ///
-    /// An instance whose worker has ended is not adopted: it is an orphan. Called again, it goes on where it stopped: what
-    /// has a record by then is left alone, and what was only claimed is finished by the sweep.
-    pub async fn adopt(&self, config: &SweepPoolConfig, dry_run: bool) -> Result<Vec<Adoption>, SweepError> {
+    /// A pool whose size on record is below the number of its workers has it raised first. An instance whose worker has
+    /// ended is not adopted: it is an orphan. Called again, it goes on where it stopped: what has a record by then is left
+    /// alone, and what was only claimed is finished by the sweep.
+    pub async fn adopt(&self, config: &SweepPoolConfig, dry_run: bool) -> Result<Adoptions, SweepError> {
         let mut instances = self.list_instances(&config.pool).await?;
         let listed = match self.list_scheduler(&config.pool).await {
             SchedulerList::Of(listed) => listed,
             SchedulerList::None | SchedulerList::Away(_) => HashMap::new(),
         };
-        let (records, ..) = self.records(&config.pool).await?;
+        let (records, size, _) = self.records(&config.pool).await?;
         instances.retain(|instance| !records.contains_key(&instance.key.worker_id));
         instances.sort_by(|a, b| a.key.worker_id.cmp(&b.key.worker_id));
-        let mut adoptions = Vec::new();
+        let all = Count::of(&records).counted + instances.len();
+        let all = u32::try_from(all).unwrap_or(u32::MAX);
+        let raised = match size {
+            Some(size) if size.record.size < all && !instances.is_empty() => {
+                let before = size.record.size;
+                if !dry_run {
+                    self.raise(size, all).await?;
+                }
+                Some((before, all))
+            }
+            Some(_) | None => None,
+        };
+        let mut workers = Vec::new();
         for instance in instances {
             let epoch = Self::epoch_above(&instance, &listed);
             let adopted = if dry_run {
@@ -44,9 +67,35 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             } else {
                 Some(self.adopt_one(config, &instance, epoch).await.map_err(|stop| stop.to_string()))
             };
-            adoptions.push(Adoption { instance, epoch, adopted });
+            workers.push(Adoption { instance, epoch, adopted });
         }
-        Ok(adoptions)
+        if raised.is_some() && !dry_run {
+            self.settle_size(&config.pool).await;
+        }
+        Ok(Adoptions { workers, raised })
+    }
+
+    /// Says that the raised size is there. If it cannot be said, the size is held all the same.
+    async fn settle_size(&self, pool: &Pool) {
+        if let Ok(Some(head)) = self.journal.pool_head(pool).await
+            && head.record.state == PoolState::Sizing
+        {
+            let _ = self.sized(&head, None).await;
+        }
+    }
+
+    /// Written before anything is adopted: dying here leaves a size that is not reached, and a sweep that is frozen for as
+    /// long as an instance has no record.
+    async fn raise(&self, before: PoolEntry, size: u32) -> Result<(), ReadError> {
+        let PoolEntry { record, sequence, .. } = before;
+        let rev = record.rev + 1;
+        #[allow(clippy::expect_used, reason = "of the right form by construction")]
+        let command_id = CommandId::new(format!("enlist-adopt-{rev}")).expect("letters, digits and dashes");
+        let state = PoolState::Sizing;
+        let raised =
+            PoolRecord { state, rev, size, command_id, correlation_id: None, updated_at: self.now(), ..record };
+        let stored = self.journal.append_pool(&raised, sequence, &self.writer(None)).await;
+        stored.map(|_| ()).map_err(|error| ReadError(format!("the pool's size was not raised: {error}")))
     }
 
     /// Above all that the scheduler can have seen of the worker: it ignores what is below.

@@ -8,21 +8,15 @@ use super::gate::Turn;
 use super::hold::Hold;
 use super::pace::HeldOff;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
-use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Pool, Standing, Step, Worker, WorkerKey};
+use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Standing, Step};
 use crate::journal::Journal;
 use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
-use crate::telemetry::{Operation, ProviderOutcome};
+use crate::telemetry::Operation;
 use crate::text::cut;
 
 /// Of an error's own words, so that what is added is not cut off.
 const MOST_SAID: usize = 400;
-
-/// A provider has so long for a removal, however short its time for a launch is.
-const SHORTEST_REMOVAL: Duration = Duration::from_secs(60);
-
-/// How long a provider may take to say whether an instance is there.
-const LONGEST_FIND: Duration = Duration::from_secs(60);
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Asks the provider. `None` where the worker has failed for good, which is then the record.
@@ -116,42 +110,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let step = Step::Stalled { fault: error.fault(), counted };
         let stored = hold.advance(&self.journal, step, self.now()).await;
         self.or_undo(hold, stored, None).await
-    }
-
-    /// Removes the instance of a worker that is ending, and no other instance of its name. The provider needs the grace and
-    /// some time of its own; a call that hangs is not waited for.
-    pub(super) async fn remove_instance(
-        &self,
-        worker: &Worker,
-        instance_id: Option<&str>,
-        grace: Duration,
-    ) -> Result<(), ProviderError> {
-        let begun = Instant::now();
-        let patience = grace + self.config.launch_timeout.max(SHORTEST_REMOVAL);
-        let removed =
-            timeout(patience, self.provider.terminate_worker(&worker.key(), instance_id, grace)).await.unwrap_or_else(
-                |_| Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}"))),
-            );
-        self.told(&worker.pool, Operation::Terminate, &removed, begun.elapsed());
-        removed
-    }
-
-    /// The instance of a worker, as its provider says at this moment.
-    pub(super) async fn find_instance(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
-        let begun = Instant::now();
-        let found = timeout(LONGEST_FIND, self.provider.find_worker(key)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not found within {LONGEST_FIND:?}")))
-        });
-        self.told(&key.pool, Operation::Find, &found, begun.elapsed());
-        found
-    }
-
-    fn told<T>(&self, pool: &Pool, operation: Operation, result: &Result<T, ProviderError>, took: Duration) {
-        let (outcome, error) = match result {
-            Ok(_) => (ProviderOutcome::Ok, None),
-            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
-        };
-        self.signals(pool).provider_call(operation, outcome, took, error);
     }
 }
 

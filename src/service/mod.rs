@@ -7,6 +7,7 @@ mod ending;
 mod fenced;
 mod gate;
 mod hold;
+mod instances;
 mod let_go;
 mod library;
 mod pace;
@@ -34,7 +35,7 @@ use crate::registration::WorkerRegistrationPort;
 use crate::registration::memory::MemoryScheduler;
 use crate::telemetry::PoolSignals;
 
-pub use adopt::Adoption;
+pub use adopt::{Adoption, Adoptions};
 pub use ending::{Ending, Stop};
 use gate::Paced;
 pub use gate::{Gate, Passage};

@@ -6,7 +6,7 @@
 use super::claim::Claiming;
 use super::hold::Hold;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
-use crate::domain::{Refusal, Worker, WorkerId, WorkerKey};
+use crate::domain::{Reason, Refusal, Worker, WorkerId, WorkerKey, asked_by_size};
 use crate::journal::{AppendError, Journal};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -19,6 +19,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         key: &WorkerKey,
         refusal: &Refusal,
     ) -> Result<Option<Stop>, Stop> {
+        Self::waits_for_room(claim.order, refusal)?;
         if let Some(hosts) = self.provider.inventory() {
             return self.refuse_host(claim, &hosts, refusal).await.map(Some);
         }
@@ -38,6 +39,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         refusal: &Refusal,
     ) -> Result<Stop, Stop> {
         let order = claim.order;
+        Self::waits_for_room(order, refusal)?;
         match self.write_refusal(claim, &Self::refusal_of(order), refusal).await {
             // By another try of this command, or by this one before.
             Ok(()) | Err(AppendError::Conflict) => {}
@@ -50,6 +52,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             }
         }
         Ok(refusal.clone().into())
+    }
+
+    /// What a pool's size asks for waits for room: refused, it would be asked for again under the same id, and end twice.
+    fn waits_for_room(order: &DynamicWorkerConfig, refusal: &Refusal) -> Result<(), Stop> {
+        if refusal.reason == Reason::Quota && asked_by_size(&order.command_id) {
+            return Err(Stop::Wait("the pool is full"));
+        }
+        Ok(())
     }
 
     /// Gives a host back where another try has refused its command.

@@ -1,6 +1,6 @@
 //! A pool's size: stored first, then asked for worker by worker, then said to be reached.
 
-use super::sweep::{Act, Count, Look, Order, SchedulerList, SweepPoolConfig, plan_size};
+use super::sweep::{Act, Count, Look, Order, SweepPoolConfig, another_log, plan_size};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, CorrelationId, Pool, PoolRecord, PoolState, Reason, Refusal};
@@ -158,34 +158,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         sweep: &SweepPoolConfig,
         message: Option<u64>,
     ) -> Result<Option<Resizing>, Stop> {
-        let (records, ..) = self.records(&head.record.pool).await?;
-        let counted = Count::of(&records);
-        if counted.is(head.record.size as usize) {
-            let record = PoolRecord {
-                state: PoolState::Sized,
-                rev: head.record.rev + 1,
-                actual: count(counted.live),
-                updated_at: self.now(),
-                ..head.record.clone()
-            };
-            return match self.journal.append_pool(&record, head.sequence, &self.writer(message)).await {
-                Ok(_) => {
-                    crash::point(CrashPoint::SizedStored);
-                    Ok(Some(Resizing::Sized(record)))
-                }
-                Err(AppendError::Conflict) => Ok(None),
-                Err(AppendError::Unavailable(why)) => Err(Stop::Later(why)),
-            };
+        match self.sized(&head, message).await? {
+            NowSized::Yes(record) => return Ok(Some(Resizing::Sized(record))),
+            NowSized::Overtaken => return Ok(None),
+            NowSized::NotYet => {}
         }
-        let look = Look {
-            now: self.now(),
-            worker_type: self.provider.worker_type(),
-            instances: Vec::new(),
-            records,
-            scheduler: SchedulerList::None,
-            size: Some(head),
-            rolled_back: None,
-        };
+        // Only now the provider: a size that is reached needs no look at it.
+        let look = self.look(sweep).await.map_err(|error| Stop::Later(error.to_string()))?;
+        if let Some(why) = another_log(&look) {
+            // Workers without a record would not be counted, and be made a second time.
+            return Err(Stop::Later(format!("the pool is not brought to its size: {why}")));
+        }
+        let look = Look { size: Some(head), ..look };
         let acts = plan_size(&look, &self.rules(sweep, message));
         let orders = acts.into_iter().filter_map(|act| match act {
             Act::Ask(order) => Some(order),
@@ -193,6 +177,38 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         });
         Ok(Some(Resizing::Ordered(orders.collect())))
     }
+
+    /// Makes it the record that the pool has its size, where it has.
+    pub(super) async fn sized(&self, head: &PoolEntry, message: Option<u64>) -> Result<NowSized, Stop> {
+        let (records, ..) = self.records(&head.record.pool).await?;
+        let counted = Count::of(&records);
+        if !counted.is(head.record.size as usize) {
+            return Ok(NowSized::NotYet);
+        }
+        let record = PoolRecord {
+            state: PoolState::Sized,
+            rev: head.record.rev + 1,
+            actual: count(counted.live),
+            updated_at: self.now(),
+            ..head.record.clone()
+        };
+        match self.journal.append_pool(&record, head.sequence, &self.writer(message)).await {
+            Ok(_) => {
+                crash::point(CrashPoint::SizedStored);
+                Ok(NowSized::Yes(record))
+            }
+            Err(AppendError::Conflict) => Ok(NowSized::Overtaken),
+            Err(AppendError::Unavailable(why)) => Err(Stop::Later(why)),
+        }
+    }
+}
+
+/// Whether a pool has the size on record.
+pub(super) enum NowSized {
+    Yes(PoolRecord),
+    NotYet,
+    /// Another size was recorded meanwhile.
+    Overtaken,
 }
 
 fn count(workers: usize) -> u32 {

@@ -7,11 +7,11 @@ use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
     Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker,
-    WorkerKey, WorkerType,
+    WorkerKey, WorkerSpec, WorkerType,
 };
 use crate::journal::{Entry, Journal};
 use crate::mutant::{self, Mutant};
-use crate::provider::{ProviderError, WorkerProvider};
+use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
 /// How often the head may change under a terminate before it comes back later.
@@ -53,16 +53,31 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         Err(Stop::Later("the worker's record keeps changing".into()))
     }
 
-    /// Leaves a final record where there is none, so that a provision that arrives later is refused.
+    /// Leaves a record where there is none, so that a provision that arrives later is refused: a final one, or, where the
+    /// log has lost the record of an instance that lives, one of a worker on its way out.
     async fn never_was(
         &self,
         order: &TerminateWorkerConfig,
         message: Option<u64>,
     ) -> Result<Result<Hold, HoldError>, Stop> {
         self.not_expired(order.expires_at)?;
-        let claim = Claim {
-            pool: order.pool.clone(),
-            worker_id: order.worker_id.clone(),
+        let key = WorkerKey::new(order.pool.clone(), order.worker_id.clone());
+        let worker = if let Some(instance) = self.find_instance(&key).await? {
+            let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
+            let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
+            let Instance { epoch, instance_id, .. } = instance;
+            Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
+        } else {
+            Worker::never_was(self.claim_of_none(key, order), self.now())
+        };
+        Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
+    }
+
+    fn claim_of_none(&self, key: WorkerKey, order: &TerminateWorkerConfig) -> Claim {
+        let WorkerKey { pool, worker_id } = key;
+        Claim {
+            pool,
+            worker_id,
             worker_type: self.provider.worker_type(),
             command_id: order.command_id.clone(),
             correlation_id: order.correlation_id.clone(),
@@ -70,9 +85,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             provider: self.provider.name().to_owned(),
             capabilities: Capabilities::default(),
             registration: false,
-        };
-        let worker = Worker::never_was(claim, self.now());
-        Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
+        }
     }
 
     /// What this very terminate has ended already, where the host has another worker by now: coming again, it must not end

@@ -18,6 +18,8 @@ struct PoolHealth {
     pulling: [AtomicBool; Lane::ALL.len()],
     provider: AtomicBool,
     frozen: AtomicBool,
+    /// The newest sweep has seen all that it looks at.
+    seen: AtomicBool,
 }
 
 /// One thing that holds or does not.
@@ -37,7 +39,8 @@ impl Health {
     pub fn new<'p>(pools: impl IntoIterator<Item = &'p Pool>) -> Self {
         let pool = |pool: &Pool| {
             let pulling = Lane::ALL.map(|_| AtomicBool::new(false));
-            let health = PoolHealth { pulling, provider: AtomicBool::new(true), frozen: AtomicBool::new(false) };
+            let (provider, frozen, seen) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(true));
+            let health = PoolHealth { pulling, provider, frozen, seen };
             (pool.clone(), health)
         };
         Self {
@@ -84,6 +87,13 @@ impl Health {
         }
     }
 
+    /// The newest sweep of a pool could see log and provider, or could not.
+    pub fn set_seen(&self, pool: &Pool, seen: bool) {
+        if let Some(pool) = self.pools.get(pool) {
+            pool.seen.store(seen, Ordering::Relaxed);
+        }
+    }
+
     /// Whether everything needed holds.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -99,13 +109,14 @@ impl Health {
         let told = |name: String, holds| Condition { name, holds, needed: false };
         let mut all =
             vec![needed("connected".to_owned(), is(connected)), needed("not draining".to_owned(), !is(draining))];
-        for (pool, PoolHealth { pulling, provider: _, frozen: _ }) in pools {
+        for (pool, PoolHealth { pulling, provider: _, frozen: _, seen: _ }) in pools {
             let lanes = Lane::ALL.iter().zip(pulling);
             all.extend(lanes.map(|(lane, flag)| needed(format!("pulling {pool}/{}", lane.as_str()), is(flag))));
         }
         all.push(told("scheduler answers".to_owned(), is(scheduler)));
-        for (pool, PoolHealth { pulling: _, provider, frozen }) in pools {
+        for (pool, PoolHealth { pulling: _, provider, frozen, seen }) in pools {
             all.push(told(format!("provider of {pool} reachable"), is(provider)));
+            all.push(told(format!("sweep of {pool} sees log and provider"), is(seen)));
             all.push(told(format!("sweep of {pool} not frozen"), !is(frozen)));
         }
         all

@@ -99,6 +99,7 @@ impl SweepSignals {
         self.frozen.set(if frozen.is_some() { 1.0 } else { 0.0 });
         if let Some(health) = &self.health {
             health.set_frozen(&self.pool, frozen.is_some());
+            health.set_seen(&self.pool, true);
         }
         let (pool, seconds) = (&self.pool, took.as_secs_f64());
         if let Some(why) = frozen {
@@ -111,6 +112,9 @@ impl SweepSignals {
 
     /// A sweep could not see enough to do anything. It says nothing about whether it would be frozen.
     pub fn failed(&self, why: &str) {
+        if let Some(health) = &self.health {
+            health.set_seen(&self.pool, false);
+        }
         warn!(pool = %self.pool, why = cut(why, 500), "sweep ended: nothing was looked at to the end, nothing is done");
     }
 }

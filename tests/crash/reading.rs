@@ -1,8 +1,10 @@
 //! Everything that can be learned about a fleet from outside, once all is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::message::StreamMessage;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -10,6 +12,9 @@ use tokio::time::{Instant, timeout};
 use crate::checker::{Command, DeadLetter, Event, History};
 use crate::fleet::{Fleet, PATIENCE, POOL};
 use crate::watch::state;
+
+/// The view may trail the log for so long.
+const LONGEST_TRAIL: Duration = Duration::from_secs(15);
 
 impl Fleet {
     pub(crate) async fn history(&self) -> History {
@@ -60,7 +65,7 @@ impl Fleet {
             left,
         };
         // The view is made after the log, by the server.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_TRAIL;
         loop {
             history.view = self.view().await;
             if history.shown() == history.view || Instant::now() > deadline {
@@ -72,7 +77,7 @@ impl Fleet {
     /// The bucket's entries of workers, each by the event's id.
     async fn view(&self) -> BTreeMap<String, String> {
         let mut view = BTreeMap::new();
-        for (_, message) in self.stored(&format!("KV_{}_workers", self.prefix)).await {
+        for message in self.kept(&format!("KV_{}_workers", self.prefix)).await.into_values() {
             let Some(worker) = message.subject.rsplit('.').next().filter(|token| *token != "_") else { continue };
             // Without a body it is a mark that one was deleted.
             let body: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
@@ -98,22 +103,28 @@ impl Fleet {
         timeout(PATIENCE, read.collect()).await.expect("as many messages as the stream says")
     }
 
-    /// What lies in the pool's queue: subject and body by its place.
-    pub(crate) async fn queued(&self) -> BTreeMap<u64, String> {
-        let state = state(&self.client, &self.queue()).await;
-        let mut queued = BTreeMap::new();
+    /// What a stream has at this moment, by its place, without a consumer.
+    async fn kept(&self, name: &str) -> BTreeMap<u64, StreamMessage> {
+        let state = state(&self.client, name).await;
+        let mut kept = BTreeMap::new();
         if state["messages"].as_u64().unwrap_or_default() == 0 {
-            return queued;
+            return kept;
         }
-        let queue = self.context.get_stream(self.queue()).await.expect("the queue");
+        let stream = self.context.get_stream(name).await.expect("the stream");
         let [first, last] = ["first_seq", "last_seq"].map(|name| state[name].as_u64().expect("a number"));
         for sequence in first..=last {
-            if let Ok(message) = queue.get_raw_message(sequence).await {
-                let body = String::from_utf8_lossy(&message.payload).into_owned();
-                queued.insert(sequence, format!("{} {body}", message.subject));
+            if let Ok(message) = stream.get_raw_message(sequence).await {
+                kept.insert(sequence, message);
             }
         }
-        queued
+        kept
+    }
+
+    /// What lies in the pool's queue: subject and body by its place.
+    pub(crate) async fn queued(&self) -> BTreeMap<u64, String> {
+        let kept = self.kept(&self.queue()).await.into_iter();
+        kept.map(|(at, message)| (at, format!("{} {}", message.subject, String::from_utf8_lossy(&message.payload))))
+            .collect()
     }
 
     /// The same, but for the sweeps that every interval asks for.

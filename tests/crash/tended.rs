@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::adopter::adopt_and_die;
 use crate::checker::Kind;
 use crate::commands::{provisions, terminate};
-use crate::fleet::{Fleet, PATIENCE, Settings};
+use crate::fleet::{Fleet, PATIENCE, POOL, Settings};
 use crate::home::Provider;
 use crate::replica::Replica;
 
@@ -109,7 +109,9 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::ViewPurged => {
-            let first = grown(fleet, None).await?;
+            let first = grown(fleet, Some(4)).await?;
+            // Two places are given up, and taken again when all that is left of them is long past.
+            fleet.size("z-fewer", 2).await;
             // Of hosts the last record stays, of a name that is none it does not.
             fleet.terminate("t-elsewhere", "elsewhere").await;
             fleet.settled().await?;
@@ -128,7 +130,7 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             let first = grown(fleet, None).await?;
             stray(fleet).await?;
             first.drained().await?;
-            adopt_and_die(&fleet.settings(), point).await
+            adopt_and_die(&fleet.settings(), POOL, point).await
         }
         // The points of a size.
         _ => {

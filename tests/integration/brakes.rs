@@ -53,10 +53,10 @@ async fn nobody_is_harmed(world: &World, child: &Child, herd: &Herd) {
 async fn adopted(world: &World, child: &Child, herd: &Herd) {
     let Tool { service, sweep, .. } = world.tool("work").await;
     let known = world.live().await.len();
-    let planned = service.adopt(&sweep, true).await.unwrap();
+    let planned = service.adopt(&sweep, true).await.unwrap().workers;
     assert!(planned.iter().all(|adoption| adoption.adopted.is_none()));
     assert_eq!(known + planned.len(), herd.processes.len());
-    let adoptions = service.adopt(&sweep, false).await.unwrap();
+    let adoptions = service.adopt(&sweep, false).await.unwrap().workers;
     assert_eq!(adoptions.len(), planned.len());
     for adoption in adoptions {
         let worker = adoption.adopted.unwrap().unwrap();
@@ -69,7 +69,7 @@ async fn adopted(world: &World, child: &Child, herd: &Herd) {
     assert_eq!(world.processes(), herd.processes, "{}", world.story().await);
     assert!(world.scheduler.members().keys().eq(herd.members.keys()) && world.scheduler.unregisters().is_empty());
     assert!(world.live().await.keys().eq(herd.processes.keys()));
-    assert!(service.adopt(&sweep, false).await.unwrap().is_empty(), "adopted once is enough");
+    assert!(service.adopt(&sweep, false).await.unwrap().workers.is_empty(), "adopted once is enough");
     world.hold_the_log().await;
 }
 
@@ -201,7 +201,7 @@ async fn five_hundred_workers_survive_a_broker_that_was_put_back_to_a_copy() {
     assert_eq!((world.instances("load").await.len(), members.len()), (520, 520));
     assert!(world.scheduler.members() == members && world.scheduler.unregisters().is_empty());
     let Tool { service, sweep, .. } = world.tool("load").await;
-    assert_eq!(service.adopt(&sweep, false).await.unwrap().len(), 20);
+    assert_eq!(service.adopt(&sweep, false).await.unwrap().workers.len(), 20);
     world.sweeps("load", 3).await;
     world.thawed(&child, "load").await;
     assert_eq!((world.instances("load").await.len(), world.live().await.len()), (520, 520));

@@ -52,7 +52,10 @@ async fn a_dry_run_shows_an_orphan_and_does_nothing() {
     assert_eq!(code, Some(0), "{said}");
     let row = said.lines().find(|line| line.contains("remove_orphan")).unwrap_or_else(|| panic!("{said}"));
     assert!(row.contains("w-2") && row.contains("has no record"), "{said}");
-    assert!(said.contains("load: instances 2, live workers 1; the scheduler gives no list; no size\n"), "{said}");
+    assert!(
+        said.contains("load: instances 2 (null), live workers 1; the scheduler gives no list; no size\n"),
+        "{said}"
+    );
     assert_eq!(world.made().await, ["w-1", "w-2"]);
     assert_eq!(world.history("w-2").await.len(), 0);
 }
@@ -119,9 +122,9 @@ async fn an_instance_that_the_log_has_lost_is_adopted() {
     world.hold_the_log().await;
     let (code, said) = world.enlist(&["sweep", "--dry-run"]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.ends_with("nothing to do\n") && !said.contains("FROZEN"), "{said}");
+    assert!(said.ends_with("nothing to do now\n") && !said.contains("FROZEN"), "{said}");
     let (code, said) = world.enlist(&["adopt"]).await;
-    assert_eq!((code, said.as_str()), (Some(0), "load: every instance has a record\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "load: every instance has a record (null)\n"));
 }
 
 #[tokio::test]

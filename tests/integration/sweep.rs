@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use enlist::domain::{CommandId, EndedBy, RegistrationStatus, Step, Verb, Worker};
+use async_nats::Message;
+use enlist::domain::{CommandId, EndedBy, RegistrationStatus, Step, Worker};
 use enlist::journal::{Journal, Writer};
+use enlist::wire::command::SweepCommand;
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::timeout;
 
 use crate::world::{Answer, LOAD, ON_DEMAND, Tool, WORK, World, claim, provision, terminate};
 
@@ -280,7 +283,7 @@ async fn a_sweep_whose_replica_dies_half_way_is_finished_by_another_one() {
     let doomed = world.doomed(enlist::crash::CrashPoint::OrphanMarked).await;
     world.stray("work", "stray").await;
     world.sweep("work").await;
-    world.send_raw("work", Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
+    world.send_raw("work", enlist::domain::Verb::Sweep, r#"{"command_id":"s-2"}"#).await;
     assert_eq!(doomed.exit().await.0, None, "it died over it");
     assert_eq!(world.states("stray").await, ["terminating"]);
     assert_eq!(world.processes().len(), 2, "marked, and not yet removed");
@@ -296,22 +299,26 @@ async fn replicas_ask_each_for_every_sweep_and_the_stream_takes_one() {
     let world = World::new(&format!("[sweep]\ninterval = \"1s\"\n{LOAD}")).await;
     let mut asked = world.client.subscribe(format!("{}.cmd.load.sweep", world.prefix)).await.unwrap();
     let replicas = [world.replica().await, world.replica().await, world.replica().await];
-    let (mut bodies, mut ids) = (0, BTreeSet::new());
-    while ids.len() < 4 {
-        let message = tokio::time::timeout(Duration::from_secs(30), asked.next()).await.unwrap().unwrap();
-        bodies += 1;
-        ids.insert(String::from_utf8(message.payload.to_vec()).unwrap());
-    }
+    let (mut requests, mut ids) = (0, BTreeSet::new());
+    let mut hear = |message: Message| {
+        // What a replica tries at its start is no sweep, and is refused.
+        if let Ok(SweepCommand { command_id }) = SweepCommand::decode(&message.payload) {
+            requests += 1;
+            ids.insert(command_id.to_string());
+        }
+        ids.len()
+    };
+    while hear(timeout(Duration::from_secs(30), asked.next()).await.unwrap().unwrap()) < 4 {}
     for replica in replicas {
         replica.drain().await;
     }
-    world.client.flush().await.unwrap();
-    let stream = world.subjects.command_stream(&"load".parse().unwrap());
-    let last = world.jetstream.get_stream(stream).await.unwrap().cached_info().state.last_sequence;
-    while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), asked.next()).await {
-        bodies += 1;
-        ids.insert(String::from_utf8(message.payload.to_vec()).unwrap());
+    while let Ok(Some(message)) = timeout(Duration::from_millis(100), asked.next()).await {
+        hear(message);
     }
-    assert_eq!(last, ids.len() as u64, "{bodies} requests");
-    assert!(bodies >= 2 * ids.len(), "{bodies} requests for {} sweeps: each replica asks", ids.len());
+    // A subscriber hears of a message before the stream has it.
+    let stream = world.subjects.command_stream(&"load".parse().unwrap());
+    let stored = async || Some(world.jetstream.get_stream(&stream).await.ok()?.cached_info().state.last_sequence);
+    let taken = world.until("every sweep to be stored", async || stored().await.filter(|last| *last >= 4)).await;
+    assert_eq!(taken, ids.len() as u64, "{requests} requests");
+    assert!(requests >= 2 * ids.len(), "{requests} requests for {} sweeps: each replica asks", ids.len());
 }

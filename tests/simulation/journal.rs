@@ -42,10 +42,11 @@ fn store(world: &World, record: &Record, after: u64, writer: &Writer, by: Option
             let entry = Entry { worker: (**worker).clone(), sequence, writer: writer.clone() };
             world.tell(|| {
                 let Worker { rev, epoch, attempts, .. } = **worker;
+                let message = writer.message;
                 let (key, state, error) =
                     (worker.key(), worker.state.as_str(), worker.error.as_ref().map(|e| &e.message));
                 format!(
-                    "log {sequence}: {key} {state}, rev {rev} epoch {epoch} attempts {attempts} of {writer:?} {error:?}"
+                    "log {sequence}: {key} {state}, rev {rev} epoch {epoch} attempts {attempts}, for {message:?} {error:?}"
                 )
             });
             let instance = world.book.lock().unwrap().alive(&worker.key());

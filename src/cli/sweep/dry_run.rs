@@ -8,7 +8,7 @@ use crate::domain::PoolState;
 use crate::service::sweep::{Act, Look, Order, Plan, SchedulerList, SweepPoolConfig};
 
 /// Whether all that a sweep looks at could be seen.
-pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _ }: &Tended) -> bool {
+pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _, place }: &Tended) -> bool {
     let unseen = |error| page.say(format!("{pool}: not looked at to the end: {error}"));
     let (look, plan) = match service.plan_sweep(sweep).await {
         Ok(found) => found,
@@ -18,12 +18,12 @@ pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _ }: 
         }
     };
     show(page, &plan);
-    page.say(format!("{pool}: {}", summary(&look, &plan)));
+    page.say(format!("{pool}: {}", summary(&look, &plan, place)));
     let seen = !matches!(look.scheduler, SchedulerList::Away(_));
     let Some(why) = &plan.frozen else { return seen };
     page.say(format!("{pool}: FROZEN, nothing is removed: {why}"));
     // The same without the limit: who is to decide has to see what would go.
-    let free = SweepPoolConfig { max_terminations: usize::MAX, ..sweep.clone() };
+    let free = SweepPoolConfig { max_terminations: usize::MAX, trust_ended: true, ..sweep.clone() };
     match service.plan_sweep(&free).await {
         Ok((_, Plan { frozen: Some(_), .. })) => {
             page.say(format!("{pool}: enlist adopt {pool} --dry-run lists the instances that have no record"));
@@ -61,7 +61,7 @@ fn comes_in_numbers(act: &Act) -> bool {
     matches!(act, Act::Purge { .. } | Act::Ask(Order::Provision { worker_id: None, .. }))
 }
 
-fn summary(look: &Look, plan: &Plan) -> String {
+fn summary(look: &Look, plan: &Plan, place: &str) -> String {
     let live = look.records.values().filter(|known| known.is_live()).count();
     let scheduler = match &look.scheduler {
         SchedulerList::Of(listed) => format!("the scheduler lists {}", listed.len()),
@@ -79,8 +79,8 @@ fn summary(look: &Look, plan: &Plan) -> String {
         more => format!("; {more} more removals for the next sweeps"),
     };
     let idle = plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none();
-    let nothing = if idle { "; nothing to do" } else { "" };
-    format!("instances {}, live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
+    let nothing = if idle { "; nothing to do now" } else { "" };
+    format!("instances {} ({place}), live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
 }
 
 /// What is done only where the brake does not hold.

@@ -74,14 +74,18 @@ async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
     let page = Page::new();
     let mut good = true;
     for mut tended in tended(config, &orders, pools)? {
-        tended.sweep.max_terminations = max_terminations.unwrap_or(tended.sweep.max_terminations);
+        if let Some(limit) = max_terminations {
+            // Who names a limit has looked at what would go.
+            tended.sweep.max_terminations = *limit;
+            tended.sweep.trust_ended = true;
+        }
         good &= if *dry_run { dry_run::run(&page, &tended).await } else { sweep(&page, &tended).await };
     }
     Ok(good)
 }
 
 /// Two sweeps in a row, the second of which acts upon what both have seen. Whether all that was to go has gone.
-async fn sweep(page: &Page, Tended { pool, service, sweep, queue }: &Tended) -> bool {
+async fn sweep(page: &Page, Tended { pool, service, sweep, queue, place }: &Tended) -> bool {
     let swept = async |config: &SweepPoolConfig| {
         let report = service.sweep_pool(config, None, Some(&queue.backlog)).await;
         report.map_err(|error| page.say(format!("{pool}: not looked at to the end, nothing is done: {error}"))).ok()
@@ -91,8 +95,10 @@ async fn sweep(page: &Page, Tended { pool, service, sweep, queue }: &Tended) -> 
         page.say(format!("{pool}: FROZEN, nothing is removed: {why}"));
         return false;
     }
-    let marked = first.suspects.len();
-    page.say(format!("{pool}: a first sweep has marked {marked}; a second one acts on what it finds again"));
+    let (instances, marked) = (first.instances, first.suspects.len());
+    page.say(format!(
+        "{pool}: instances {instances} ({place}); a first sweep has marked {marked}, a second one looks again"
+    ));
     let Some(report) = swept(sweep).await else { return false };
     let SweepReport { instances: _, live: _, mut done, undone, suspects, put_off, frozen, orders, took: _ } = report;
     // What the size asks for is sent once, as the second sweep has it.

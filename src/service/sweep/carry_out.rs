@@ -4,23 +4,25 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
+
 use super::super::hold::{Hold, HoldError};
 use super::super::{Stop, WorkerManagementService};
 use super::act::{Act, Why};
 use super::report::SweepReport;
 use super::{Backlog, SweepPoolConfig};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{Claim, ErrorClass, RegistrationStatus, State, Step, Worker, WorkerFault, WorkerId, WorkerKey};
+use crate::domain::{EndedBy, ErrorClass, RegistrationStatus, State, Step, Worker, WorkerFault, WorkerId, WorkerKey};
 use crate::journal::{AppendError, Entry, Journal, PurgeError, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegisterWorker, Registered, RegistrationConfig, UnregisterWorker, WorkerRegistrationPort};
 use crate::telemetry::OrphanAction;
-use futures_util::StreamExt;
-use futures_util::stream;
 
 /// Acts of one sweep that are done at once.
 const AT_ONCE: usize = 16;
+
 /// Why an act was not done, or not to its end. The next sweep looks again.
 #[derive(Debug)]
 enum Left {
@@ -173,7 +175,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn remove_unrecorded(&self, instance: &Instance) -> Result<(), Left> {
         let Self { service, config, .. } = self;
         let claim = service.claim_of(instance, &config.spec, service.registration.is_some());
-        let worker = Worker::orphan(claim, instance.epoch + 1, instance.instance_id.clone(), service.now());
+        let ended_by = EndedBy { command_id: None, reason: Some("orphan".to_owned()) };
+        let (epoch, instance_id) = (instance.epoch + 1, instance.instance_id.clone());
+        let worker = Worker::unrecorded(claim, epoch, instance_id, ended_by, service.now());
         let mut hold = match Hold::open(&service.journal, worker, 0, service.writer(self.message)).await {
             Ok(hold) => hold,
             Err(AppendError::Conflict) => return Err(Left::Changed("it has a record now")),
@@ -204,7 +208,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn lose(&self, worker_id: &WorkerId, sequence: u64) -> Result<(), Left> {
         let service = self.service;
         let entry = self.still(worker_id, sequence).await?;
-        let found = self.service.find_instance(&entry.worker.key()).await?;
+        let found = service.find_instance(&entry.worker.key()).await?;
         if found.is_some_and(|found| Some(found.instance_id) == entry.worker.instance_id)
             && !mutant::on(Mutant::LostUnasked)
         {
@@ -333,7 +337,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
                 let told = self.offer(hold.worker()).await;
                 Ok(service.outcome(hold, Some(told)).await.map(|_| ())?)
             }
-            State::Provisioning => match self.service.find_instance(&hold.worker().key()).await? {
+            State::Provisioning => match service.find_instance(&hold.worker().key()).await? {
                 Some(instance) if instance.command_id == hold.worker().command_id => {
                     let told = service.created(&mut hold, instance, &self.config.registration).await?;
                     Ok(service.outcome(hold, told).await.map(|_| ())?)
@@ -351,30 +355,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
             State::Registered | State::RegistrationFailed | State::Terminated | State::Failed | State::Lost => {
                 Err(Left::Changed(MEANWHILE))
             }
-        }
-    }
-}
-
-impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
-    /// What a claim of this instance would have said, as far as the instance itself tells.
-    pub(in crate::service) fn claim_of(
-        &self,
-        instance: &Instance,
-        spec: &crate::domain::WorkerSpec,
-        registration: bool,
-    ) -> Claim {
-        let mut capabilities = instance.capabilities.clone().unwrap_or_else(|| spec.capabilities());
-        capabilities.labels.clone_from(&instance.labels);
-        Claim {
-            pool: instance.key.pool.clone(),
-            worker_id: instance.key.worker_id.clone(),
-            worker_type: self.provider.worker_type(),
-            command_id: instance.command_id.clone(),
-            correlation_id: None,
-            spec_hash: instance.spec_hash.clone(),
-            provider: self.provider.name().to_owned(),
-            capabilities,
-            registration,
         }
     }
 }

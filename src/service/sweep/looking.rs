@@ -1,27 +1,22 @@
 //! How a sweep looks: in an order in which no moment between two lists makes a healthy worker look sick.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
 
 use super::look::{Known, Look, SchedulerList};
-use super::{SweepError, WorkerManagementService};
-use crate::domain::{ErrorClass, Pool, WorkerId, WorkerType};
+use super::{SweepError, SweepPoolConfig, WorkerManagementService};
+use crate::domain::{Pool, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
 use crate::mutant::{self, Mutant};
-use crate::provider::{Instance, ProviderError, WorkerProvider};
+use crate::provider::{Instance, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
-use crate::telemetry::{Operation, ProviderOutcome};
 
-/// A provider has so long for its list, however short its time for a launch is.
-const SHORTEST_LIST: Duration = Duration::from_secs(60);
 /// Instances whose place in the log is looked up: one that another's event has is proof enough.
 const MOST_PLACES: usize = 32;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Looks at a pool. Nothing is changed.
-    pub(super) async fn look(&self, pool: &Pool) -> Result<Look, SweepError> {
+    pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
+        let SweepPoolConfig { pool, trust_ended, .. } = config;
         let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
@@ -31,7 +26,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             None => self.records(pool).await?,
         };
         let worker_type = self.provider.worker_type();
-        let rolled_back = self.rolled_back(&instances, &records, scan).await?;
+        let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
         Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })
     }
 
@@ -48,20 +43,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         let scan = self.journal.scan(pool, take).await?;
         Ok((records, size, scan))
-    }
-
-    pub(in crate::service) async fn list_instances(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        let begun = Instant::now();
-        let patience = self.config.launch_timeout.max(SHORTEST_LIST);
-        let listed = timeout(patience, self.provider.list_workers(pool)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not listed within {patience:?}")))
-        });
-        let (outcome, error) = match &listed {
-            Ok(_) => (ProviderOutcome::Ok, None),
-            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
-        };
-        self.signals(pool).provider_call(Operation::List, outcome, begun.elapsed(), error);
-        listed
     }
 
     pub(in crate::service) async fn list_scheduler(&self, pool: &Pool) -> SchedulerList {
@@ -82,6 +63,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         instances: &[Instance],
         records: &HashMap<WorkerId, Known>,
         scan: Scan,
+        trust_ended: bool,
     ) -> Result<Option<String>, ReadError> {
         if self.provider.worker_type() == WorkerType::Static {
             return Ok(None);
@@ -90,7 +72,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // name used again, before the instance was made.
         let unrecorded = instances.iter().filter(|instance| {
             records.get(&instance.key.worker_id).is_none_or(|known| {
-                !known.is_live() && known.instance_id.as_deref() != Some(instance.instance_id.as_str())
+                !trust_ended && !known.is_live() && known.instance_id.as_deref() != Some(instance.instance_id.as_str())
             })
         });
         let mut places: Vec<(u64, &Instance)> =

@@ -12,6 +12,8 @@ mod plan;
 mod plan_tests;
 mod report;
 mod size;
+#[cfg(test)]
+mod size_tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 
 pub use act::{Act, Order, Why};
 pub use look::{Known, Look, SchedulerList};
-pub use plan::{Plan, Rules, Sightings, plan};
+pub use plan::{Plan, Rules, Sightings, another_log, plan};
 pub use report::SweepReport;
 pub use size::{Count, plan_size};
 
@@ -54,6 +56,9 @@ pub struct SweepPoolConfig {
     pub retention: Duration,
     /// Time between sweeps; a worker whose registration failed is not offered more often.
     pub interval: Duration,
+    /// What the log says of workers that have ended is held to be true, though an instance was made under another log: set
+    /// for a sweep that a person has looked at. Else it freezes the sweep.
+    pub trust_ended: bool,
 }
 
 impl SweepPoolConfig {
@@ -69,6 +74,7 @@ impl SweepPoolConfig {
             max_terminations: 10,
             retention: Duration::from_secs(7 * 24 * 3600),
             interval: Duration::from_secs(60),
+            trust_ended: false,
         }
     }
 }
@@ -103,7 +109,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // One sweep of a pool at a time in this replica; sweeps of other replicas are kept apart by each act's own write.
         let mut sightings = memory.lock().await;
         let signals = self.signals(&config.pool);
-        let look = match self.look(&config.pool).await {
+        let look = match self.look(config).await {
             Ok(look) => look,
             Err(error) => {
                 signals.sweep().failed(&error.to_string());
@@ -127,8 +133,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// What a sweep would do now: it looks twice, since what is seen once is not acted upon, and does nothing.
     pub async fn plan_sweep(&self, config: &SweepPoolConfig) -> Result<(Look, Plan), SweepError> {
         let rules = self.rules(config, None);
-        let first = plan(&self.look(&config.pool).await?, &rules, &Sightings::default());
-        let look = self.look(&config.pool).await?;
+        let first = plan(&self.look(config).await?, &rules, &Sightings::default());
+        let look = self.look(config).await?;
         let plan = plan(&look, &rules, &first.sightings);
         Ok((look, plan))
     }

@@ -76,7 +76,7 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
         look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
     let removals = removals(look, rules, before, &instances, &mut plan);
     let live = look.records.values().filter(|known| known.is_live()).count();
-    plan.frozen = look.rolled_back.clone().or_else(|| brake(look, rules, &removals, live));
+    plan.frozen = another_log(look).or_else(|| brake(look, rules, &removals, live));
     let most = rules.max_terminations.max(live / 20);
     if plan.frozen.is_none() {
         plan.put_off = removals.len().saturating_sub(most);
@@ -159,14 +159,20 @@ fn reports(look: &Look, before: &Sightings) -> Vec<Act> {
     found.map(|(instance, _)| Act::ReportOrphan { instance: Box::new(instance.clone()) }).collect()
 }
 
-/// Why nothing may be removed, if so.
-fn brake(look: &Look, rules: &Rules, removals: &[Act], live: usize) -> Option<String> {
+/// Why the log cannot be the one that the pool's instances were made under, if so.
+#[must_use]
+pub fn another_log(look: &Look) -> Option<String> {
     if look.records.is_empty() && !look.instances.is_empty() {
         let found = look.instances.len();
         return Some(format!(
             "the log has no event of this pool, and its provider lists {found} instances: the log is not the one that they were made under"
         ));
     }
+    look.rolled_back.clone()
+}
+
+/// Why too much would go, if so.
+fn brake(look: &Look, rules: &Rules, removals: &[Act], live: usize) -> Option<String> {
     // A worker that the log has never heard of is as good as an instance without a record: the log may be another one.
     let unknown = match &look.scheduler {
         SchedulerList::Of(listed) => listed.keys().filter(|worker_id| !look.records.contains_key(*worker_id)).count(),

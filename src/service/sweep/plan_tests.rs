@@ -25,7 +25,7 @@ fn ago(seconds: i64) -> Timestamp {
     now() - SignedDuration::from_secs(seconds)
 }
 
-fn id(number: usize) -> WorkerId {
+pub(super) fn id(number: usize) -> WorkerId {
     WorkerId::new(format!("w-{number}")).unwrap()
 }
 
@@ -48,7 +48,7 @@ fn instance(number: usize, age: i64) -> Instance {
     }
 }
 
-fn known(state: State, number: usize, age: i64) -> Known {
+pub(super) fn known(state: State, number: usize, age: i64) -> Known {
     let there = !matches!(state, State::Provisioning | State::Failed);
     Known {
         state,
@@ -68,7 +68,7 @@ fn known(state: State, number: usize, age: i64) -> Known {
     }
 }
 
-fn size_of(size: u32) -> PoolEntry {
+pub(super) fn size_of(size: u32) -> PoolEntry {
     let record = PoolRecord {
         pool: pool(),
         state: PoolState::Sized,
@@ -82,7 +82,7 @@ fn size_of(size: u32) -> PoolEntry {
     PoolEntry { record, sequence: 1, writer: Writer { name: "x".into(), message: None, claim: None } }
 }
 
-fn look() -> Look {
+pub(super) fn look() -> Look {
     Look {
         now: now(),
         worker_type: WorkerType::Dynamic,
@@ -94,7 +94,7 @@ fn look() -> Look {
     }
 }
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         grace: Duration::from_secs(300),
         remove_orphans: true,
@@ -109,12 +109,12 @@ fn rules() -> Rules {
 }
 
 /// What a sweep does that has seen the same a sweep before.
-fn second(look: &Look, rules: &Rules) -> Plan {
+pub(super) fn second(look: &Look, rules: &Rules) -> Plan {
     plan(look, rules, &plan(look, rules, &Sightings::default()).sightings)
 }
 
 /// A healthy pool: `number` registered workers with their instances, all in the scheduler's list.
-fn healthy(number: usize) -> Look {
+pub(super) fn healthy(number: usize) -> Look {
     Look {
         instances: (0..number).map(|n| instance(n, 2000)).collect(),
         records: (0..number).map(|n| (id(n), known(State::Registered, n, 2000))).collect(),
@@ -379,53 +379,6 @@ fn eleven_of_a_hundred_are_too_many_and_ten_are_not() {
     let frozen = without(11);
     assert!(frozen.frozen.unwrap().contains("11 workers without an instance"));
     assert!(frozen.acts.is_empty());
-}
-
-#[test]
-fn a_lost_worker_is_replaced_in_the_same_sweep() {
-    let mut look = Look { size: Some(size_of(20)), ..healthy(20) };
-    look.instances.pop();
-    let acts = second(&look, &rules()).acts;
-    assert!(matches!(&acts[..], [Act::Lose { .. }, Act::Ask(Order::Provision { worker_id: None, .. })]), "{acts:?}");
-}
-
-#[test]
-fn above_its_size_a_pool_ends_first_what_the_scheduler_does_not_have_and_then_the_newest() {
-    let mut look = Look { size: Some(size_of(18)), ..healthy(20) };
-    look.records.insert(id(3), known(State::RegistrationFailed, 3, 5000));
-    look.records.insert(id(7), known(State::Registered, 7, 500));
-    let acts = second(&look, &rules()).acts;
-    let ended: Vec<&str> = acts.iter().filter(|act| matches!(act, Act::Ask(_))).map(Act::subject).collect();
-    assert_eq!(ended, ["w-3", "w-7"]);
-}
-
-#[test]
-fn a_static_pool_takes_its_free_hosts_in_order() {
-    let rules = Rules { inventory: Some((0..5).map(id).collect()), ..rules() };
-    let mut look = Look { worker_type: WorkerType::Static, size: Some(size_of(3)), ..look() };
-    look.records.insert(id(0), known(State::Registered, 0, 10));
-    look.records.insert(id(1), known(State::Terminated, 1, 10));
-    let acts = second(&look, &rules).acts;
-    let commands: Vec<String> = acts.iter().map(|act| format!("{act:?}")).collect();
-    assert!(commands[0].contains("enlist-size-w-1-2") && commands[1].contains("enlist-size-w-2-0"), "{commands:?}");
-    assert_eq!(acts.len(), 2);
-}
-
-#[test]
-fn a_place_that_keeps_failing_is_filled_less_and_less_often() {
-    let failed = |ages: &[i64]| {
-        let mut look = Look { size: Some(size_of(1)), ..look() };
-        for (number, age) in ages.iter().enumerate() {
-            let slot = Some(Slot { number: 0, after: number as u64 });
-            look.records.insert(id(number), Known { slot, ..known(State::Failed, number, *age) });
-        }
-        second(&look, &rules()).acts
-    };
-    assert!(format!("{:?}", failed(&[1])).contains("enlist-size-0-1"), "at once after the first");
-    assert!(failed(&[200, 1]).is_empty());
-    assert_eq!(failed(&[300, 121]).len(), 1);
-    assert!(failed(&[600, 300, 121]).is_empty());
-    assert_eq!(failed(&[600, 300, 241]).len(), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use enlist::bus::connection;
 use enlist::bus::delivery::Desk;
 use enlist::bus::requests::Requests;
 use enlist::bus::streams;
-use enlist::domain::{Capabilities, Claim, CommandId, Pool, Verb, Worker, WorkerId, WorkerKey, WorkerType};
+use enlist::domain::{Capabilities, Claim, CommandId, EndedBy, Pool, Verb, Worker, WorkerId, WorkerKey, WorkerType};
 use enlist::handle::OwnQueue;
 use enlist::journal::nats::NatsJournal;
 use enlist::journal::{Journal, Writer};
@@ -71,7 +71,8 @@ impl World {
     /// An instance whose record is gone: its worker was claimed, and its events have been purged.
     pub(crate) async fn stray(&self, pool: &str, worker: &str) -> Instance {
         let Tool { service, .. } = self.tool(pool).await;
-        let claim = Worker::orphan(claim(pool, worker), 1, "none".to_owned(), Timestamp::now());
+        let nobody = EndedBy { command_id: None, reason: None };
+        let claim = Worker::unrecorded(claim(pool, worker), 1, "none".to_owned(), nobody, Timestamp::now());
         let writer = Writer { name: "gone".into(), message: None, claim: None };
         let at = service.journal().append(&claim, 0, &writer).await.unwrap();
         service.journal().purge(&claim.key(), at).await.unwrap();

@@ -32,6 +32,10 @@ pub(crate) struct Judge {
     offered: BTreeSet<WorkerKey>,
     accepted: BTreeSet<(WorkerKey, u64)>,
     ended: BTreeSet<WorkerKey>,
+    /// What each message's deliveries were told that they have made: by which, whose, and which instance.
+    made: BTreeMap<(Pool, u64), Vec<(u64, WorkerKey, String)>>,
+    /// Deliveries that came to an end of their own.
+    over: BTreeSet<u64>,
     /// Pools with a wanted size, and whether they have had it.
     sizing: BTreeMap<Pool, (usize, bool)>,
 }
@@ -301,6 +305,34 @@ impl Judge {
         let Some(Entry { worker, .. }) = self.head(key) else { return Ok(()) };
         let past = now.duration_since(worker.updated_at) > jiff::SignedDuration::try_from(retention).unwrap();
         that(worker.state.is_final() && past, || format!("{key} is purged before its time"))
+    }
+
+    /// A delivery was told that its worker's instance is there.
+    pub(crate) fn told(&mut self, message: (Pool, u64), number: u64, key: &WorkerKey, instance: &str) -> Held {
+        self.made.entry(message).or_default().push((number, key.clone(), instance.to_owned()));
+        Ok(())
+    }
+
+    /// A delivery is at its end. Where its message is done, nothing lives any more that it has made for a worker that ended.
+    pub(crate) fn over(
+        &mut self,
+        message: (Pool, u64),
+        number: u64,
+        done: bool,
+        living: &[(WorkerKey, String)],
+    ) -> Held {
+        self.over.insert(number);
+        if !done {
+            return Ok(());
+        }
+        for (by, key, instance) in self.made.get(&message).into_iter().flatten() {
+            let ended = self.head(key).is_some_and(|head| head.worker.state.is_final());
+            let lives = living.iter().any(|(other, id)| other == key && id == instance);
+            that(!(self.over.contains(by) && ended && lives), || {
+                format!("{key} has ended and its command is done, and {instance} that it has made lives")
+            })?;
+        }
+        Ok(())
     }
 
     /// A delivery is left to another one.

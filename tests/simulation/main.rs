@@ -4,6 +4,9 @@
 //! `SEED=<n> make simulate` plays one run again and prints its history.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "what provider and scheduler did is judged as it happens")]
+#[path = "../crash/checker/mod.rs"]
+mod checker;
 mod commands;
 mod dead;
 mod dice;

@@ -9,6 +9,7 @@ use enlist::domain::{CommandId, ErrorClass, Pool, SpecHash, WorkerId, WorkerKey,
 use enlist::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use tokio::time::{Instant, sleep};
 
+use super::checker::Stray;
 use super::hand::HAND;
 use super::pools::POISON;
 use super::world::World;
@@ -24,6 +25,7 @@ pub(crate) struct SimProvider {
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     made: BTreeMap<WorkerKey, Made>,
+    strays: Vec<Instance>,
     number: u64,
 }
 
@@ -91,7 +93,19 @@ impl Book {
             labels: <_>::default(),
             created_at: world.now().checked_sub(Duration::from_secs(3600)).unwrap(),
         };
+        self.strays.push(instance.clone());
         self.made.insert(key, Made { instance, alive: true, listed_from: Instant::now() });
+    }
+
+    /// Those of a pool, for the checker.
+    pub(crate) fn strays(&self, pool: &Pool) -> Vec<Stray> {
+        let of_pool = self.strays.iter().filter(|instance| instance.key.pool == *pool);
+        let stray = |instance: &Instance| Stray {
+            worker: instance.key.worker_id.to_string(),
+            instance: instance.instance_id.clone(),
+            command: instance.command_id.to_string(),
+        };
+        of_pool.map(stray).collect()
     }
 
     /// An instance ends by itself.
@@ -112,7 +126,7 @@ impl Book {
     }
 }
 
-fn make(world: &World, request: &LaunchRequest, by: Option<u64>) -> Result<Instance, ProviderError> {
+fn make(world: &World, request: &LaunchRequest) -> Result<Instance, ProviderError> {
     let (instance, new) = world.book.lock().unwrap().make(request, world)?;
     if new {
         world.tell(|| {
@@ -121,7 +135,6 @@ fn make(world: &World, request: &LaunchRequest, by: Option<u64>) -> Result<Insta
         let living: Vec<WorkerKey> = world.book.lock().unwrap().all_alive().map(|one| one.key.clone()).collect();
         world.judged(|judge| judge.made(&request.key, &living));
     }
-    let _ = by;
     Ok(instance)
 }
 
@@ -194,7 +207,6 @@ impl WorkerProvider for SimProvider {
         {
             world.crash(&hand).await;
         }
-        let by = HAND.try_with(|hand| hand.number).ok();
         world.travel().await;
         if world.fails(world.weather.provider, 0.03) {
             return Err(self.any_failure());
@@ -202,7 +214,7 @@ impl WorkerProvider for SimProvider {
         if world.fails(world.weather.provider, 0.03) {
             // It comes about after all, when nobody waits for it any more.
             let request = request.clone();
-            world.later(world.seconds(1, 240), move |world| drop(make(world, &request, by)));
+            world.later(world.seconds(1, 240), move |world| drop(make(world, &request)));
             sleep(world.seconds(1, 80)).await;
             return Err(ProviderError::new(ErrorClass::Timeout, "no answer"));
         }
@@ -210,9 +222,13 @@ impl WorkerProvider for SimProvider {
         let (before, after) = if slow { (world.seconds(0, 50), world.seconds(0, 30)) } else { <_>::default() };
         sleep(before + world.between(Duration::from_millis(10), Duration::from_secs(2))).await;
         world.stumble().await;
-        let made = make(world, request, by);
+        let made = make(world, request);
         sleep(after).await;
         world.travel().await;
+        if let (Ok(instance), Ok(hand)) = (&made, HAND.try_with(Arc::clone)) {
+            let message = (hand.pool.clone(), hand.message);
+            world.judged(|judge| judge.told(message, hand.number, &request.key, &instance.instance_id));
+        }
         made
     }
 

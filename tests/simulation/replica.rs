@@ -265,6 +265,14 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
     if hand.verb == Verb::Sweep && matches!(handled.outcome, Some(Outcome::Frozen)) {
         world.judged(|_| Err(format!("{}: a sweep froze, and nobody has touched the log", hand.pool)));
     }
+    if hand.verb == Verb::Provision {
+        let living: Vec<(WorkerKey, String)> = {
+            let book = world.book.lock().unwrap();
+            book.all_alive().map(|one| (one.key.clone(), one.instance_id.clone())).collect()
+        };
+        let done = matches!(handled.verdict, Verdict::Done);
+        world.judged(|judge| judge.over((hand.pool.clone(), hand.message), hand.number, done, &living));
+    }
     world.stumble().await;
     match handled.verdict {
         Verdict::Done => ack(world, hand, &body).await,

@@ -7,8 +7,6 @@ pub enum Mutant {
     AckBeforeRecord,
     /// A command that is refused is acked before its dead letter is stored.
     AckBeforeDeadLetter,
-    /// A redelivery does not look whether its dead letter is there already.
-    BuriedNotLookedFor,
     /// An event is stored whatever came before it.
     NoExpectedSequence,
     /// A refused write, 10164 too, is taken as lost without a look at the head.
@@ -57,10 +55,9 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every variant, in the order of a command's way.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeRecord,
         Self::AckBeforeDeadLetter,
-        Self::BuriedNotLookedFor,
         Self::NoExpectedSequence,
         Self::RefusedIsLost,
         Self::UnavailableIsStored,

@@ -15,7 +15,6 @@ fn breaks(mutant: Mutant) -> &'static str {
     match mutant {
         Mutant::AckBeforeRecord => "a command is acked before its outcome is stored, and a crash loses it",
         Mutant::AckBeforeDeadLetter => "a refused command is acked before its dead letter is stored",
-        Mutant::BuriedNotLookedFor => "a command that was refused is carried out when it comes again",
         Mutant::NoExpectedSequence => "two tries write over each other",
         Mutant::RefusedIsLost => "a try leaves its worker to another that is not there",
         Mutant::UnavailableIsStored => "a command is acked whose outcome never came to the log",

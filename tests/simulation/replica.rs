@@ -226,7 +226,7 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
     if mutant::on(Mutant::AckBeforeRecord) {
         ack(world, hand, &body).await;
     }
-    if hand.deliveries > 1 && !mutant::on(Mutant::BuriedNotLookedFor) {
+    if hand.deliveries > 1 {
         match is_buried(world, hand, &body).await {
             Ok(false) => {}
             Ok(true) => return ack(world, hand, &body).await,

@@ -57,7 +57,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                 Handled { verdict: Verdict::Retry(again), outcome: None }
             }
             Ok(Some(outcome)) => Handled { verdict: Verdict::Done, outcome: Some(outcome) },
-            Err(stop) => settled(command_id, Ending::from(Err(stop)), message),
+            Err(stop) => settled(command_id, Ending::from(Err(stop)), message, self.service.chance()),
         }
     }
 }

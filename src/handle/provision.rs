@@ -39,7 +39,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                 Box::pin(self.service.provision(&order, &registration, Some(message.sequence))).instrument(span).await
             }
         };
-        settled(command_id, ending, message)
+        settled(command_id, ending, message, self.service.chance())
     }
 }
 

@@ -32,7 +32,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             expires_at,
         };
         let span = self.span(Verb::Terminate, &order.command_id, Some(&order.worker_id));
-        settled(command_id, self.service.terminate(&order, Some(message.sequence)).instrument(span).await, message)
+        let ending = self.service.terminate(&order, Some(message.sequence)).instrument(span).await;
+        settled(command_id, ending, message, self.service.chance())
     }
 
     /// The worker that a command is about, where its bytes tell.

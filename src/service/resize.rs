@@ -96,7 +96,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Option<Resizing>, Stop> {
         let Some(head) = head else { return Ok(None) };
         let history = self.journal.pool_history(&order.pool).await?;
-        if let Some(entry) = history.iter().rev().find(|entry| entry.record.command_id == order.command_id) {
+        // Up to the head that was read: what has come since may be another try of this very command.
+        let mut before = history.iter().rev().filter(|entry| entry.sequence <= head.sequence);
+        if let Some(entry) = before.find(|entry| entry.record.command_id == order.command_id) {
             Self::same_size(order, &entry.record)?;
             return Ok(Some(match entry.record.state {
                 PoolState::Sized => Resizing::Sized(entry.record.clone()),

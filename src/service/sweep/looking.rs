@@ -6,6 +6,7 @@ use super::look::{Known, Look, SchedulerList};
 use super::{SweepError, SweepPoolConfig, WorkerManagementService};
 use crate::domain::{Pool, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
@@ -16,10 +17,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
         let SweepPoolConfig { pool, trust_ended, .. } = config;
+        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let (records, size, scan) = self.records(pool).await?;
+        let (records, size, scan) = match first {
+            Some(first) => first,
+            None => self.records(pool).await?,
+        };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
         Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })

@@ -14,6 +14,10 @@ pub(super) fn every_event_is_of_a_command_that_was_sent(history: &History, found
         if history.stray(worker).is_some_and(|stray| stray.command == id) {
             continue;
         }
+        // In a pool of hosts it stands under a name that is no host's.
+        if event.refused() {
+            continue;
+        }
         let verb = if event.never_was() { "terminate" } else { "provision" };
         let mut sent = history.commands.iter().filter(|sent| sent.verb == verb && sent.id.as_deref() == Some(id));
         if !sent.any(|sent| sent.worker.as_deref().is_none_or(|named| named == worker)) {
@@ -59,6 +63,8 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
                 }
                 continue;
             }
+            // The worker stays on its way out, and its end is then the sweep's doing.
+            _ if letters.iter().any(|letter| letter.header("Enlist-Reason") == "exhausted") => Vec::new(),
             _ => outcomes_of_terminate(history, &copies, !letters.is_empty()),
         };
         if outcomes.len() + letters.len() != contents.len() {

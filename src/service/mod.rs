@@ -12,7 +12,6 @@ mod let_go;
 mod library;
 mod pace;
 mod provision;
-mod refuse;
 mod resize;
 mod scheduler;
 mod settings;

@@ -8,7 +8,7 @@ use super::claim::Position;
 use super::hold::{Hold, HoldError};
 use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerType};
+use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker};
 use crate::journal::{Journal, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
@@ -41,9 +41,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         if hold.worker().state == State::Provisioning {
             crash::point(CrashPoint::Claimed);
-            if hold.worker().worker_type == WorkerType::Static {
-                self.not_refused(&mut hold, order).await?;
-            }
             self.admit(&mut hold).await?;
             let Some(instance) = self.create(&mut hold, order).await? else {
                 return Ok(hold.into_worker());

@@ -158,7 +158,7 @@ impl Step {
             }
             (Provisioning | Provisioned | Registered | RegistrationFailed, Self::Terminate(ended_by)) => {
                 next.enter(Terminating);
-                next.epoch += 1;
+                next.epoch = next.epoch.saturating_add(1);
                 next.ended_by = Some(ended_by);
             }
             (Terminating, Self::Terminated) => next.enter(Terminated),
@@ -210,7 +210,7 @@ impl Claim {
             worker_type: self.worker_type,
             state,
             rev: before.map_or(0, |w| w.rev) + 1,
-            epoch: before.map_or(0, |w| w.epoch) + 1,
+            epoch: before.map_or(0, |w| w.epoch).saturating_add(1),
             command_id: self.command_id,
             correlation_id: self.correlation_id,
             spec_hash: self.spec_hash,

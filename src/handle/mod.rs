@@ -38,6 +38,8 @@ pub struct Message {
     pub sequence: u64,
     /// How often the server has delivered it; not exact, and only spreads retries.
     pub deliveries: u64,
+    /// When it was stored there, by the server's clock.
+    pub stored_at: jiff::Timestamp,
 }
 
 /// A command that was handled.
@@ -100,6 +102,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Verb::Sweep => Box::pin(self.sweep(body, message)).await,
         }
     }
+}
+
+/// What a pool's size asked for and asks for no more: nobody else has sent it, and nobody waits for its outcome.
+fn withdrawn(command_id: &CommandId) -> Handled {
+    tracing::debug!(%command_id, "the pool's size asks for it no more");
+    Handled { verdict: Verdict::Done, outcome: None }
 }
 
 fn undecodable(undecodable: Undecodable) -> Handled {

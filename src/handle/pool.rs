@@ -33,6 +33,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             size,
             correlation_id,
             expires_at,
+            asked_at: Some(message.stored_at),
         };
         let span = self.span(Verb::Pool, &command_id, None);
         let begun = tokio::time::Instant::now();

@@ -17,6 +17,7 @@ mod scheduler;
 mod settings;
 pub mod sweep;
 mod terminate;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +85,7 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
     /// What the newest sweep of each pool has seen wrong.
     sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
+    counts: Mutex<HashMap<Pool, wanted::Counted>>,
     paces: RwLock<HashMap<Pool, Arc<Paced>>>,
 }
 
@@ -114,6 +116,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
             sweeps: Mutex::default(),
+            counts: Mutex::default(),
             paces: RwLock::default(),
         }
     }
@@ -123,8 +126,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self { provider, registration, journal: _, config, clock, chance, replica, tries, signals, sweeps, paces } =
-            self;
+        let Self {
+            provider,
+            registration,
+            journal: _,
+            config,
+            clock,
+            chance,
+            replica,
+            tries,
+            signals,
+            sweeps,
+            counts,
+            paces,
+        } = self;
         WorkerManagementService {
             provider,
             registration,
@@ -136,6 +151,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             tries,
             signals,
             sweeps,
+            counts,
             paces,
         }
     }

@@ -8,10 +8,12 @@ use crate::journal::{AppendError, Journal, PoolEntry};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How often the pool's record may change under a command before it comes back later.
 const ROUNDS: usize = 8;
+/// How far the clocks of the server and of replicas may be apart.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pool to be brought to a size.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct ResizePoolConfig {
     pub correlation_id: Option<CorrelationId>,
     /// Not to be started later than this.
     pub expires_at: Option<Timestamp>,
+    /// When its queue took it; a queue that was made anew counts its messages from 1, and the time tells.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// Where a change of size stands.
@@ -107,7 +111,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         // The queue says which of two commands is the later one, whichever came to a replica first.
         let later = matches!((head.writer.message, message), (Some(theirs), Some(ours)) if theirs > ours);
-        Ok(later.then_some(Resizing::Overtaken))
+        // But it was asked for after that was written: the queue has been made anew, and counts from 1 again.
+        let of_this_queue = order.asked_at.is_none_or(|asked| asked.duration_since(head.record.updated_at) < CLOCKS);
+        Ok((later && of_this_queue).then_some(Resizing::Overtaken))
     }
 
     /// Makes the size the record: from here on every sweep keeps it, whatever becomes of this replica.
@@ -165,7 +171,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         // Only now the provider: a size that is reached needs no look at it.
         let look = self.look(sweep).await.map_err(|error| Stop::Later(error.to_string()))?;
-        if let Some(why) = another_log(&look) {
+        if let Some(why) = another_log(&look, sweep.trust_ended) {
             // Workers without a record would not be counted, and be made a second time.
             return Err(Stop::Later(format!("the pool is not brought to its size: {why}")));
         }

@@ -66,7 +66,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
             let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
             let Instance { epoch, instance_id, .. } = instance;
-            Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
+            Worker::unrecorded(claim, epoch.saturating_add(1), instance_id, ended_by, self.now())
         } else {
             Worker::never_was(self.claim_of_none(key, order), self.now())
         };

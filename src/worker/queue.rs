@@ -282,7 +282,7 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         }
     }
     let body = delivery.body().clone();
-    let message = handle::Message { sequence: delivery.sequence(), deliveries };
+    let message = handle::Message { sequence: delivery.sequence(), deliveries, stored_at: delivery.stored_at() };
     let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let progress = delivery.progress();

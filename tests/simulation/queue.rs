@@ -42,6 +42,8 @@ pub(crate) struct Sent {
     pub(crate) sequence: u64,
     pub(crate) verb: Verb,
     pub(crate) body: Bytes,
+    /// When it came.
+    pub(crate) at: Instant,
     /// How far log and dead letters went at its ack.
     pub(crate) acked: Option<(u64, u64)>,
 }
@@ -70,7 +72,7 @@ impl Queue {
         if let Some(id) = id {
             state.ids.insert(id.to_owned(), (now, sequence));
         }
-        state.sent.push(Sent { sequence, verb, body: body.clone(), acked: None });
+        state.sent.push(Sent { sequence, verb, body: body.clone(), at: now, acked: None });
         state.messages.insert(sequence, Message { verb, body, deliveries: 0, due: now });
         self.news.notify_one();
         (sequence, true)
@@ -88,6 +90,17 @@ impl Queue {
             Given { sequence: *sequence, verb: *verb, body: body.clone(), deliveries: *deliveries }
         })
         .collect()
+    }
+
+    /// When a message came.
+    pub(crate) fn sent_at(&self, sequence: u64) -> Instant {
+        let state = self.state.lock().unwrap();
+        state.sent.iter().find(|sent| sent.sequence == sequence).unwrap().at
+    }
+
+    /// Messages of a verb that are not acked.
+    pub(crate) fn waiting(&self, verb: Verb) -> usize {
+        self.state.lock().unwrap().messages.values().filter(|message| message.verb == verb).count()
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {

@@ -130,7 +130,11 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        let since = Instant::now().duration_since(self.began);
+        self.time_of(Instant::now())
+    }
+
+    pub(crate) fn time_of(&self, at: Instant) -> Timestamp {
+        let since = at.duration_since(self.began);
         Timestamp::from_second(BEGINNING).unwrap().checked_add(since).unwrap()
     }
 

@@ -195,7 +195,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         let Self { service, config, .. } = self;
         let claim = service.claim_of(instance, &config.spec, service.registration.is_some());
         let ended_by = EndedBy { command_id: None, reason: Some("orphan".to_owned()) };
-        let (epoch, instance_id) = (instance.epoch + 1, instance.instance_id.clone());
+        let (epoch, instance_id) = (instance.epoch.saturating_add(1), instance.instance_id.clone());
         let worker = Worker::unrecorded(claim, epoch, instance_id, ended_by, service.now());
         let mut hold = match Hold::open(&service.journal, worker, 0, service.writer(self.message)).await {
             Ok(hold) => hold,

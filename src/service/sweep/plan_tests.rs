@@ -54,6 +54,7 @@ pub(super) fn known(state: State, number: usize, age: i64) -> Known {
         state,
         epoch: 1,
         sequence: number as u64 + 1,
+        claim: number as u64 + 1,
         instance_id: there.then(|| format!("i-{number}").into()),
         registration: match state {
             State::Registered => RegistrationStatus::Registered,
@@ -105,6 +106,7 @@ pub(super) fn rules() -> Rules {
         stuck_after: Duration::from_secs(450),
         max_workers: None,
         inventory: None,
+        trust_ended: false,
         message: None,
     }
 }

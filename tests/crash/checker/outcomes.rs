@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sizes::asked_by_size;
 use super::sizes::outcomes_of_pool;
 use super::{Acked, Command, DeadLetter, Event, History};
 
@@ -67,7 +68,9 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
             _ if letters.iter().any(|letter| letter.header("Enlist-Reason") == "exhausted") => Vec::new(),
             _ => outcomes_of_terminate(history, &copies, !letters.is_empty()),
         };
-        if outcomes.len() + letters.len() != contents.len() {
+        // What a pool's size asked for and asks for no more is dropped: nobody waits for it.
+        let withdrawn = asked_by_size(id) && outcomes.is_empty() && letters.is_empty();
+        if outcomes.len() + letters.len() != contents.len() && !withdrawn {
             let told: Vec<_> = outcomes.iter().map(|event| format!("{} ({})", event.state(), event.sequence)).collect();
             let reasons: Vec<_> = letters.iter().map(|letter| letter.header("Enlist-Reason")).collect();
             let wanted = contents.len();

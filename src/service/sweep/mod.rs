@@ -5,6 +5,8 @@
 
 mod act;
 mod brake;
+#[cfg(test)]
+mod brake_tests;
 mod carry_out;
 mod look;
 mod looking;

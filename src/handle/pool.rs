@@ -39,8 +39,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         let begun = tokio::time::Instant::now();
         let resized = async {
             match self.service.resize_pool(&order, &self.sweep, Some(message.sequence)).await {
-                Ok(Resizing::Ordered(orders)) => {
-                    self.queue.send(orders).await.map_err(Stop::Later)?;
+                Ok(Resizing::Ordered { orders, rev }) => {
+                    self.queue.send(orders, rev).await.map_err(Stop::Later)?;
                     crash::point(CrashPoint::OrdersSent);
                     Ok(None)
                 }

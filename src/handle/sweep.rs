@@ -53,7 +53,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             }
         };
         crash::point(CrashPoint::Swept);
-        if let Err(why) = self.queue.send(report.orders).await {
+        if let Err(why) = self.queue.send(report.orders, report.size_rev).await {
             tracing::info!(pool = %self.pool, why, "what the pool's size asks for is left to the next sweep");
         }
         crash::point(CrashPoint::OrdersSent);

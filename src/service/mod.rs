@@ -85,7 +85,7 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
     /// What the newest sweep of each pool has seen wrong.
     sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
-    counts: Mutex<HashMap<Pool, wanted::Counted>>,
+    counts: tokio::sync::Mutex<HashMap<Pool, wanted::Counted>>,
     paces: RwLock<HashMap<Pool, Arc<Paced>>>,
 }
 
@@ -116,7 +116,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
             sweeps: Mutex::default(),
-            counts: Mutex::default(),
+            counts: tokio::sync::Mutex::default(),
             paces: RwLock::default(),
         }
     }

@@ -40,7 +40,12 @@ pub enum Resizing {
     /// A later command has taken this one's place.
     Overtaken,
     /// The size is on record, and these commands bring the pool nearer to it. Look again when they are under way.
-    Ordered(Vec<Order>),
+    Ordered {
+        /// The commands.
+        orders: Vec<Order>,
+        /// Of which event of the pool's own they are.
+        rev: u64,
+    },
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
@@ -175,13 +180,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             // Workers without a record would not be counted, and be made a second time.
             return Err(Stop::Later(format!("the pool is not brought to its size: {why}")));
         }
+        let rev = head.record.rev;
         let look = Look { size: Some(head), ..look };
         let acts = plan_size(&look, &self.rules(sweep, message));
         let orders = acts.into_iter().filter_map(|act| match act {
             Act::Ask(order) => Some(order),
             _ => None,
         });
-        Ok(Some(Resizing::Ordered(orders.collect())))
+        Ok(Some(Resizing::Ordered { orders: orders.collect(), rev }))
     }
 
     /// Makes it the record that the pool has its size, where it has. It has the place in the queue that its `sizing` has: a

@@ -35,30 +35,28 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if begun {
             return false;
         }
-        match self.counted(&key.pool).await {
-            Ok(Some((size, counted))) => {
-                if makes {
-                    counted >= size
-                } else {
-                    counted <= size
-                }
-            }
-            Ok(None) | Err(_) => false,
+        let unwanted = |counted: Option<(usize, usize)>| {
+            counted.is_some_and(|(size, counted)| if makes { counted >= size } else { counted <= size })
+        };
+        let arrived = Instant::now();
+        // What was counted a moment ago is good enough to go on, and not to drop anything: the order may be newer.
+        let recent = arrived.checked_sub(COUNT_EVERY).unwrap_or(arrived);
+        match self.counted(&key.pool, recent).await {
+            Ok(counted) if unwanted(counted) => self.counted(&key.pool, arrived).await.is_ok_and(unwanted),
+            Ok(_) | Err(_) => false,
         }
     }
 
-    async fn counted(&self, pool: &Pool) -> Result<Option<(usize, usize)>, ReadError> {
-        let known = self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(pool).copied();
-        if let Some(Counted { size, .. }) = known.filter(|known| known.at.elapsed() < COUNT_EVERY) {
-            return Ok(size);
+    /// The pool's size and how many count towards it, counted after `since`. Who asks at the same time shares one count.
+    async fn counted(&self, pool: &Pool, since: Instant) -> Result<Option<(usize, usize)>, ReadError> {
+        let mut counts = self.counts.lock().await;
+        if let Some(Counted { size, .. }) = counts.get(pool).filter(|known| known.at >= since) {
+            return Ok(*size);
         }
         let at = Instant::now();
         let (records, size, _) = self.records(pool).await?;
         let size = size.map(|entry| (entry.record.size as usize, Count::of(&records).counted));
-        self.counts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(pool.clone(), Counted { at, size });
+        counts.insert(pool.clone(), Counted { at, size });
         Ok(size)
     }
 }

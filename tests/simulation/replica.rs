@@ -129,7 +129,7 @@ fn handler(world: &Arc<World>, settings: &Settings) -> Arc<SimHandler> {
     let (putting, asking) = ((Arc::clone(world), settings.pool.clone()), (Arc::clone(world), settings.pool.clone()));
     let counting = (Arc::clone(world), settings.pool.clone());
     let queue = OwnQueue {
-        put: Arc::new(move |verb, id: CommandId, body| {
+        put: Arc::new(move |verb, id: String, body| {
             let (world, pool) = putting.clone();
             Box::pin(async move {
                 world.travel().await;

@@ -3,12 +3,10 @@
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
-use tokio::time::Instant;
 
 use super::claim::Position;
 use super::hold::{Hold, HoldError};
 use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
-use crate::bus::streams::ACK_WAIT;
 use crate::crash::{self, CrashPoint};
 use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerType};
 use crate::journal::{Journal, ReadError};
@@ -36,7 +34,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         message: Option<u64>,
     ) -> Result<Worker, Stop> {
         crash::point(CrashPoint::ProvisionReceived);
-        let begun = Instant::now();
         let wanted = registration.enabled && self.registration.is_some();
         let mut hold = match self.claim(order, wanted, message).await? {
             Position::Settled(worker) => return Ok(worker),
@@ -44,10 +41,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         if hold.worker().state == State::Provisioning {
             crash::point(CrashPoint::Claimed);
-            // Another try of the message can have refused it: at any time where hosts are looked for, and else only after the
-            // ack wait, so that no claim but a slow one has to look.
-            let of_host = hold.worker().worker_type == WorkerType::Static;
-            if of_host || (order.worker_id.is_some() && begun.elapsed() >= ACK_WAIT) {
+            // Another try of the message can have refused it: the pool was full, or the command had expired. Under a name of
+            // its own the refusal stood in the claim's way; under another it is looked for, where there can be one.
+            let refusable = self.config.max_workers.is_some() || order.expires_at.is_some();
+            if hold.worker().worker_type == WorkerType::Static || (order.worker_id.is_some() && refusable) {
                 Box::pin(self.not_refused(&mut hold, order)).await?;
             }
             self.admit(&mut hold).await?;

@@ -116,6 +116,11 @@ impl Replica {
         self.log.lock().expect("no panic under this lock").clone()
     }
 
+    /// Its log, as it grows.
+    pub(crate) fn log_so_far(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         kill_process(pid.expect("it runs"), signal).expect("it takes a signal");

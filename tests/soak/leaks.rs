@@ -26,7 +26,7 @@ const LIFE: u64 = 48;
 const CUT_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Long enough for each kind of cut twice, and for the backlog that a half-open connection leaves.
-const WARM_UP: Duration = Duration::from_secs(150);
+const WARM_UP: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// What memory may have grown by from one rest to the other. The allocator keeps pages that were used at a peak, and how high
 /// the peaks are is chance: a cut decides how many commands lie waiting. A leak of 100 bytes for each time-out or dead letter
@@ -211,6 +211,14 @@ impl<'a> Trouble<'a> {
         let _ = stream.expect("the dead letters").purge().await;
     }
 
+    /// Which subjects a stream has, for whoever has to find out why.
+    async fn subjects(&self, stream: &str) -> Value {
+        let asked = json!({ "subjects_filter": ">" }).to_string();
+        let reply = self.client.request(format!("$JS.API.STREAM.INFO.{stream}"), asked.into()).await;
+        let mut info: Value = serde_json::from_slice(&reply.expect("an answer").payload).expect("JSON");
+        info["state"]["subjects"].take()
+    }
+
     async fn messages(&self, stream: &str) -> u64 {
         let reply: Message =
             self.client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await.expect("an answer");
@@ -223,13 +231,21 @@ impl<'a> Trouble<'a> {
 /// may be under way.
 async fn at_rest(trouble: &Trouble<'_>, pid: u32, http: SocketAddr, began: Instant) -> Sample {
     let (queue, log) = (format!("{}_CMD_{POOL}", PREFIX.to_uppercase()), format!("{}_EVENTS", PREFIX.to_uppercase()));
-    let quiet = async {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (queued, idle, events) =
+            (trouble.messages(&queue).await, Sample::idle(http).await, trouble.messages(&log).await);
         // A sweep of each second may lie in the queue.
-        while trouble.messages(&queue).await > 1 || !Sample::idle(http).await || trouble.messages(&log).await > 0 {
-            sleep(Duration::from_secs(1)).await;
+        if queued <= 1 && idle && events == 0 {
+            break;
         }
-    };
-    timeout(PATIENCE, quiet).await.expect("an end of all commands, and their workers purged");
+        let left = format!("{queued} commands in the queue, idle is {idle}, {events} events are not purged");
+        if Instant::now() > deadline {
+            let subjects = trouble.subjects(&log).await;
+            panic!("no rest within {PATIENCE:?}: {left}: {subjects}");
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
     let mut least = Sample::take(began.elapsed(), pid, http).await;
     for _ in 0..20 {
         sleep(Duration::from_millis(500)).await;

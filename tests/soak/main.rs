@@ -1,12 +1,33 @@
 //! What only time brings to light: `make soak` and `make leaks`. Without `--ignored` only their parts are tested.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
+mod cluster;
+mod ears;
+mod fleet;
 mod leaks;
+mod orders;
 mod proxy;
+mod publisher;
+mod reading;
+mod report;
 mod samples;
+mod scheduler;
+mod soak;
 
+// What the walk over crash points has, and these share: above all the one checker.
+#[path = "../crash/book.rs"]
+mod book;
+#[path = "../crash/checker/mod.rs"]
+mod checker;
+#[path = "../crash/home.rs"]
+mod home;
 #[path = "../crash/replica.rs"]
 mod replica;
+#[path = "../crash/stored.rs"]
+mod stored;
+#[path = "../crash/watch.rs"]
+mod watch;
 
 /// The one broker harness, which lives with the integration tests.
 #[path = "../integration"]

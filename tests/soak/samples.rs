@@ -41,7 +41,7 @@ impl Sample {
             descriptors,
             threads: field("Threads:"),
             tasks: sum("enlist_tasks "),
-            timeouts: sum("enlist_registration_attempts_total{outcome=\"timeout\"}"),
+            timeouts: sum("enlist_registration_attempts_total{outcome=\"unavailable\"}"),
             dead_letters: sum("enlist_dead_letters_total"),
         }
     }

@@ -29,6 +29,7 @@ pub(super) fn every_event_is_of_a_command_that_was_sent(history: &History, found
 }
 
 pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<String>) {
+    let lives = Lives::of(history);
     let mut groups: BTreeMap<(&str, &str), Vec<&Command>> = BTreeMap::new();
     for command in &history.commands {
         if let Some(id) = &command.id {
@@ -51,7 +52,7 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
             }
         }
         let outcomes = match verb {
-            "provision" => outcomes_of_provision(history, id),
+            "provision" => outcomes_of_provision(&lives, id),
             "pool" => outcomes_of_pool(history, &copies),
             "sweep" => {
                 if !letters.is_empty() {
@@ -59,7 +60,7 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
                 }
                 continue;
             }
-            _ => outcomes_of_terminate(history, &copies, !letters.is_empty()),
+            _ => outcomes_of_terminate(&lives, &copies, !letters.is_empty()),
         };
         if outcomes.len() + letters.len() != contents.len() {
             let told: Vec<_> = outcomes.iter().map(|event| format!("{} ({})", event.state(), event.sequence)).collect();
@@ -75,12 +76,29 @@ fn letters<'a>(history: &'a History, verb: &str, id: &str) -> Vec<&'a DeadLetter
     history.dead.iter().filter(|letter| letter.subject == subject).collect()
 }
 
+/// What the workers went through, put in order once: a soak has thousands of commands, and each is looked up.
+struct Lives<'a> {
+    /// Each allocation by the command that made it.
+    made_by: BTreeMap<&'a str, Vec<Vec<&'a Event>>>,
+    workers: BTreeMap<&'a str, Vec<&'a Event>>,
+}
+
+impl<'a> Lives<'a> {
+    fn of(history: &'a History) -> Self {
+        let mut made_by: BTreeMap<&str, Vec<Vec<&Event>>> = BTreeMap::new();
+        for allocation in history.allocations() {
+            made_by.entry(allocation[0].text("command_id")).or_default().push(allocation);
+        }
+        Self { made_by, workers: history.workers() }
+    }
+}
+
 /// The events that end a provision. A registration that succeeds later is no second outcome, nor is an end that came after.
-fn outcomes_of_provision<'a>(history: &'a History, id: &str) -> Vec<&'a Event> {
+fn outcomes_of_provision<'a>(lives: &Lives<'a>, id: &str) -> Vec<&'a Event> {
     let mut outcomes = Vec::new();
-    for allocation in history.allocations().into_iter().filter(|events| events[0].text("command_id") == id) {
+    for allocation in lives.made_by.get(id).into_iter().flatten() {
         let mut before: Option<&Event> = None;
-        for event in allocation.into_iter().filter(|event| !event.never_was()) {
+        for event in allocation.iter().copied().filter(|event| !event.never_was()) {
             let is_outcome = match event.state() {
                 "registered" | "registration_failed" => {
                     before.is_none_or(|before| before.state() != "registration_failed")
@@ -101,9 +119,9 @@ fn outcomes_of_provision<'a>(history: &'a History, id: &str) -> Vec<&'a Event> {
 }
 
 /// The worker's final event, which may be another terminate's unless this one was refused.
-fn outcomes_of_terminate<'a>(history: &'a History, copies: &[&Command], refused: bool) -> Vec<&'a Event> {
+fn outcomes_of_terminate<'a>(lives: &Lives<'a>, copies: &[&Command], refused: bool) -> Vec<&'a Event> {
     let (id, worker) = (copies[0].id.as_deref().unwrap_or_default(), copies[0].worker.as_deref().unwrap_or_default());
-    let ends = || history.events.iter().filter(|event| event.worker() == worker && event.is_final());
+    let ends = || lives.workers.get(worker).into_iter().flatten().copied().filter(|event| event.is_final());
     let own: Vec<_> = ends().filter(|end| end.ended_by().0 == id).collect();
     if own.is_empty() && !refused { ends().take(1).collect() } else { own }
 }
@@ -154,6 +172,7 @@ pub(super) fn dead_letters_say_what_they_are(history: &History, found: &mut Vec<
 }
 
 pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, found: &mut Vec<String>) {
+    let lives = Lives::of(history);
     for left in &history.left {
         found.push(format!("still in the queue: {left}"));
     }
@@ -166,10 +185,10 @@ pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, fou
         };
         let letters = history.dead.iter().filter(|letter| letter.body == command.body).map(|letter| letter.sequence);
         let stored = match verb {
-            "provision" => outcomes_of_provision(history, id),
+            "provision" => outcomes_of_provision(&lives, id),
             "pool" => outcomes_of_pool(history, &[command]),
             "sweep" => continue,
-            _ => outcomes_of_terminate(history, &[command], false),
+            _ => outcomes_of_terminate(&lives, &[command], false),
         };
         let by_event = stored.iter().any(|event| event.sequence <= events);
         let by_letter = letters.min().is_some_and(|letter| letter <= dead);

@@ -241,8 +241,9 @@ async fn at_rest(trouble: &Trouble<'_>, pid: u32, http: SocketAddr, began: Insta
         }
         let left = format!("{queued} commands in the queue, idle is {idle}, {events} events are not purged");
         if Instant::now() > deadline {
+            let letters = trouble.subjects(&format!("{}_DEAD", PREFIX.to_uppercase())).await;
             let subjects = trouble.subjects(&log).await;
-            panic!("no rest within {PATIENCE:?}: {left}: {subjects}");
+            panic!("no rest within {PATIENCE:?}: {left}: {subjects}; dead letters {letters}");
         }
         sleep(Duration::from_secs(1)).await;
     }

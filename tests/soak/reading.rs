@@ -1,6 +1,7 @@
 //! What each pool has left behind, for the checker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_nats::Client;
 
@@ -65,7 +66,8 @@ impl Stage<'_> {
                 alive: self.fleet.home(pool).alive(),
                 scheduler: self.scheduler.journal(pool),
                 left: left[pool].clone(),
-                unregister_timeout: Some(UNREGISTER_TIMEOUT),
+                // What is left of it at the end is too little for one more try.
+                unregister_timeout: Some(UNREGISTER_TIMEOUT - Duration::from_millis(100)),
             }
         };
         POOLS.into_iter().map(history).collect()
@@ -80,6 +82,9 @@ fn acked(sent: &Sent, acks: &BTreeMap<Place, Heard>) -> Command {
     Command { acked: heard.or(Some(Acked { events: u64::MAX, dead: u64::MAX })), ..sent.command.clone() }
 }
 
+/// How each line of `lists_agree` ends.
+pub(crate) const DISAGREE: &str = "only in one of records and scheduler's list";
+
 /// What the checker does not ask for, since one command alone does not: whoever lives and wants to be is in the scheduler's
 /// list, and nobody else.
 pub(crate) fn lists_agree(history: &History, listed: &[String]) -> Vec<String> {
@@ -91,5 +96,5 @@ pub(crate) fn lists_agree(history: &History, listed: &[String]) -> Vec<String> {
         .collect();
     let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
     let differ = live.symmetric_difference(&listed);
-    differ.map(|worker| format!("{worker}: only in one of records and scheduler's list")).collect()
+    differ.map(|worker| format!("{worker}: {DISAGREE}")).collect()
 }

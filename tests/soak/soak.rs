@@ -15,7 +15,7 @@ use crate::fleet::{Fleet, POOLS, PREFIX, SIZED};
 use crate::orders::{self, size_of};
 use crate::proxy::Weather;
 use crate::publisher::{Publisher, Sent};
-use crate::reading::{Stage, lists_agree};
+use crate::reading::{DISAGREE, Stage, lists_agree};
 use crate::report;
 use crate::scheduler::{Mood, Scheduler};
 use crate::{minutes, say};
@@ -23,6 +23,8 @@ use crate::{minutes, say};
 /// Until all is at rest after the last trouble. What was put off waits for up to five minutes, and a worker that was not
 /// registered for as long as it has been there; all else for an ack wait or two.
 const REST: Duration = Duration::from_secs(8 * 60);
+/// What stays wrong for so long, with the lists agreeing, stays wrong.
+const STUCK: Duration = Duration::from_secs(90);
 const LAST_SIZE: u64 = 17;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,8 +178,9 @@ fn undo(deed: Deed, fleet: &Fleet, scheduler: &Scheduler) {
 /// Waits until nothing is wrong with anything, and tells what still is when the time is over.
 async fn at_rest(stage: &Stage<'_>, publisher: &Publisher) -> (Vec<History>, Vec<String>) {
     let deadline = Instant::now() + REST;
+    let (mut before, mut since) = (Vec::new(), Instant::now());
     loop {
-        let last_look = Instant::now() > deadline;
+        let last_look = Instant::now() > deadline || since.elapsed() > STUCK;
         let left: usize = stage.left().await.values().map(Vec::len).sum();
         if left == 0 || last_look {
             let (histories, wrong) = look(stage, &publisher.sent()).await;
@@ -185,8 +188,12 @@ async fn at_rest(stage: &Stage<'_>, publisher: &Publisher) -> (Vec<History>, Vec
                 return (histories, wrong);
             }
             say(&format!("  not at rest yet: {} lines, the first is {}", wrong.len(), wrong[0]));
+            if wrong != before || wrong.iter().any(|line| line.contains(DISAGREE)) {
+                (before, since) = (wrong, Instant::now());
+            }
         } else {
             say(&format!("  not at rest yet: {left} commands in the queues"));
+            since = Instant::now();
         }
         sleep(Duration::from_secs(5)).await;
     }

@@ -144,8 +144,8 @@ pub async fn unregister<R: WorkerRegistrationPort>(
                 }
                 // However long the next pause would be, the time of a last try is left: a scheduler that is back before
                 // the patience is over is told.
-                let pause = next(&mut pauses).min(patience - try_timeout.min(patience / 2));
-                patience -= pause;
+                let pause = next(&mut pauses).min(patience.saturating_sub(try_timeout.min(patience / 2)));
+                patience = patience.saturating_sub(pause);
                 sleep(pause).await;
             }
         }

@@ -78,7 +78,7 @@ impl Home {
         book.seek(SeekFrom::Start(pages.read_to)).and_then(|_| book.read_to_end(&mut news)).expect("the book");
         let whole = news.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         pages.read_to += whole as u64;
-        pages.steps += news[..whole].iter().filter(|byte| **byte == b'\n').count();
+        pages.steps += news[..whole].split_inclusive(|byte| *byte == b'\n').count();
         pages.steps
     }
 

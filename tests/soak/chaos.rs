@@ -55,12 +55,14 @@ pub(crate) enum Deed {
     },
 }
 
+type Draw = fn(&mut StdRng) -> Deed;
+
 /// The deeds of a run, in the order of their times. Nothing lasts longer than the run.
 pub(crate) fn plan(seed: u64, length: Duration) -> Vec<(Duration, Deed)> {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut plan = Vec::new();
     // What happens every so many milliseconds, on the average.
-    let kinds: [(u64, fn(&mut StdRng) -> Deed); 8] = [
+    let kinds: [(u64, Draw); 8] = [
         (2_400, kill_replica),
         (25_000, stop_replica),
         (30_000, kill_broker),
@@ -88,7 +90,7 @@ pub(crate) fn plan(seed: u64, length: Duration) -> Vec<(Duration, Deed)> {
         | Deed::Weather { long, .. }
         | Deed::Mood { long, .. } = deed
         {
-            *long = (*long).min(length - *at);
+            *long = (*long).min(length.saturating_sub(*at));
         }
     }
     plan

@@ -1,5 +1,6 @@
 //! Three replicas, each with a way of its own to each broker, and somebody who brings back the one that has died.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -100,7 +101,8 @@ impl Fleet {
         );
         for (pool, home) in &self.homes {
             let more = if *pool == PROCESS { "max_workers = 40" } else { "delay = \"50ms\"" };
-            text += &format!("[pools.{pool}]\n{}{more}\nlaunch_timeout = \"20s\"\ngrace = \"5s\"\n", home.settings());
+            let _ =
+                write!(text, "[pools.{pool}]\n{}{more}\nlaunch_timeout = \"20s\"\ngrace = \"5s\"\n", home.settings());
         }
         text
     }

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// would come to some 60 MiB in an hour.
 const MOST_GROWTH_KIB: u64 = 8 << 10;
 
+type Figure = fn(&Sample) -> u64;
+
 #[tokio::test]
 #[ignore = "an hour: `make leaks`"]
 async fn an_hour_of_trouble_leaves_memory_descriptors_and_tasks_where_they_were() {
@@ -60,7 +62,7 @@ async fn an_hour_of_trouble_leaves_memory_descriptors_and_tasks_where_they_were(
     let after = at_rest(&trouble, pid, http, began).await;
     say(&format!("{after}  at rest, at the end"));
 
-    let figures: [(&str, fn(&Sample) -> u64); 4] = [
+    let figures: [(&str, Figure); 4] = [
         ("rss KiB", |sample| sample.rss_kib),
         ("descriptors", |sample| sample.descriptors),
         ("threads", |sample| sample.threads),

@@ -67,7 +67,7 @@ impl Stage<'_> {
                 scheduler: self.scheduler.journal(pool),
                 left: left[pool].clone(),
                 // What is left of it at the end is too little for one more try.
-                unregister_timeout: Some(UNREGISTER_TIMEOUT - Duration::from_millis(100)),
+                unregister_timeout: Some(UNREGISTER_TIMEOUT.saturating_sub(Duration::from_millis(100))),
             }
         };
         POOLS.into_iter().map(history).collect()

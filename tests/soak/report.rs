@@ -1,6 +1,7 @@
 //! The figures of a run.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::chaos::Deed;
@@ -38,7 +39,9 @@ pub(crate) fn ends(lives: &[Life]) -> String {
 /// What became of the commands.
 pub(crate) fn figures(histories: &[History], sent: &[Sent], acks: &BTreeMap<Place, Heard>) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: String| text += &format!("  {name}: {value}\n");
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name}: {value}");
+    };
     line("commands", format!("{} ({})", sent.len(), counted(sent.iter().map(|sent| sent.command.verb.to_owned()))));
     let own = histories.iter().flat_map(|history| &history.commands).filter(|sent| sent.sequence == 0);
     line("commands of enlist's own", counted(own.map(|sent| sent.verb.to_owned())));
@@ -56,7 +59,7 @@ pub(crate) fn figures(histories: &[History], sent: &[Sent], acks: &BTreeMap<Plac
     for sent in sent {
         match acks.get(&(sent.pool.to_owned(), sent.command.sequence)) {
             Some(heard) => {
-                times.entry(sent.command.verb).or_default().push(heard.at.saturating_duration_since(sent.at))
+                times.entry(sent.command.verb).or_default().push(heard.at.saturating_duration_since(sent.at));
             }
             None => unheard += 1,
         }

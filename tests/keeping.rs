@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enlist::config::{NullConfig, StaticHost};
-use enlist::domain::{Capabilities, Pool, PoolState, Prefix, State, WorkerId, WorkerKey, WorkerSpec};
+use enlist::domain::{Capabilities, CommandId, Pool, PoolState, Prefix, State, WorkerId, WorkerKey, WorkerSpec};
 use enlist::journal::{Journal, MemoryJournal};
 use enlist::provider::null::NullProvider;
 use enlist::provider::static_hosts::StaticProvider;
 use enlist::provider::{Instance, WorkerProvider};
-use enlist::registration::WorkerRegistrationPort;
 use enlist::registration::memory::MemoryScheduler;
-use enlist::service::Clock;
+use enlist::registration::{ListedWorker, RegisterWorker, RegistrationError, UnregisterWorker, WorkerRegistrationPort};
 use enlist::service::sweep::{SweepPoolConfig, SweepReport};
+use enlist::service::{Clock, ResizePoolConfig, Resizing};
 use enlist::telemetry::SweepAct;
 use enlist::{
     DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig, WorkerManagementService, WorkerProvisioned,
@@ -307,4 +307,53 @@ async fn adoption_raises_a_size_that_an_older_log_tells() {
     assert_eq!(after.instances().await.len(), 6);
     let record = after.service.journal().pool_head(&pool()).await.unwrap().unwrap().record;
     assert_eq!((record.state, record.size, record.actual), (PoolState::Sized, 6, 6));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_size_that_ends_it_does_not_overtake_the_size_that_was_asked_for_in_between() {
+    let fleet = Fleet::new();
+    let resize = async |command_id: &str, size, message| {
+        let command_id = CommandId::new(command_id).unwrap();
+        let order = ResizePoolConfig { pool: pool(), command_id, size, correlation_id: None, expires_at: None };
+        fleet.service.resize_pool(&order, &fleet.config, Some(message)).await.unwrap()
+    };
+    assert!(matches!(resize("s-1", 1, 5).await, Resizing::Ordered(_)));
+    fleet.provision().await;
+    assert!(matches!(resize("s-1", 1, 9).await, Resizing::Sized(_)), "by its copy");
+    assert!(matches!(resize("s-2", 2, 8).await, Resizing::Ordered(_)), "came after the first and before its copy");
+    assert_eq!(resize("s-0", 3, 4).await, Resizing::Overtaken);
+}
+
+/// Has no time for anybody.
+struct Busy;
+
+impl WorkerRegistrationPort for Busy {
+    async fn register_worker(&self, _: &RegisterWorker) -> Result<(), RegistrationError> {
+        Err(RegistrationError::Busy { retry_after: Duration::from_secs(1) })
+    }
+
+    async fn unregister_worker(&self, _: &UnregisterWorker) -> Result<(), RegistrationError> {
+        Ok(())
+    }
+
+    async fn list_workers(&self, _: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_does_not_wait_for_a_busy_scheduler_worker_by_worker() {
+    let provider = NullProvider::new(&Prefix::new("test").unwrap(), NullConfig::default());
+    let hands = Hands(Arc::new(Mutex::new(Timestamp::now())));
+    let service = WorkerManagementService::new_with_registration(provider, Busy, WorkerManagementConfig::default())
+        .with_clock(hands.clock());
+    let orders: Vec<DynamicWorkerConfig> =
+        (0..100).map(|_| DynamicWorkerConfig::new(pool(), WorkerSpec::default())).collect();
+    futures_util::future::join_all(orders.iter().map(|order| service.provision_worker(order))).await;
+    let config = SweepPoolConfig::new(pool(), WorkerSpec::default());
+    hands.turn(config.interval);
+    let report = service.sweep(&config).await.unwrap();
+    assert_eq!(report.undone.len(), 100);
+    // The time-out of one registration, which is 30 s, and that of those that had begun by its end.
+    assert!(report.took < Duration::from_secs(61), "{:?}", report.took);
 }

@@ -1,4 +1,4 @@
-//! Putting commands into a pool's queue, and asking whether one is still there.
+//! Putting commands into a pool's queue, and asking what is still there.
 
 use std::time::Duration;
 
@@ -37,4 +37,10 @@ pub async fn put(desk: &Desk, verb: Verb, command_id: &CommandId, body: Bytes) -
 pub async fn holds(desk: &Desk, sequence: u64) -> Result<bool, ReadStoredError> {
     let Desk { requests, api_prefix, stream, .. } = desk;
     Ok(stored::at(requests, api_prefix, stream, sequence).await?.is_some())
+}
+
+/// How many commands of a verb are in the queue, those in hand too.
+pub async fn waiting(desk: &Desk, verb: Verb) -> Result<usize, ReadStoredError> {
+    let Desk { requests, subjects, pool, api_prefix, stream } = desk;
+    stored::count(requests, api_prefix, stream, &subjects.command(pool, verb)).await
 }

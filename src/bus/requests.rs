@@ -95,8 +95,9 @@ impl Requests {
         lock(&self.shared.table).waiting()
     }
 
-    /// Publishes a request and waits for its first reply. `timeout` covers both, and the wait for a turn; while the connection is down it is waited
-    /// out, because a broker that restarts is back within it more often than not. Dropping the future gives the request up.
+    /// Publishes a request and waits for its first reply. `timeout` covers both, and the wait for a turn; while the
+    /// connection is down it is waited out, because a broker that restarts is back within it more often than not. Dropping
+    /// the future gives the request up.
     pub async fn send(
         &self,
         subject: impl Into<Subject>,

@@ -1,5 +1,6 @@
 //! Single messages of a stream, read and purged by requests that always go to its leader.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -100,6 +101,33 @@ pub async fn last_sequence(requests: &Requests, api_prefix: &str, stream: &str) 
     let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), Bytes::new()).await?;
     match (answer.state, answer.error) {
         (Some(State { last_seq }), _) => Ok(last_seq),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err(ReadStoredError::Unreadable("neither state nor error".into())),
+    }
+}
+
+/// How many messages a stream holds on one subject.
+pub async fn count(
+    requests: &Requests,
+    api_prefix: &str,
+    stream: &str,
+    subject: &str,
+) -> Result<usize, ReadStoredError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        state: Option<State>,
+        error: Option<ApiError>,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        /// Not there where no subject matches.
+        #[serde(default)]
+        subjects: HashMap<String, usize>,
+    }
+    let query = json!({ "subjects_filter": subject }).to_string();
+    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), query.into()).await?;
+    match (answer.state, answer.error) {
+        (Some(State { subjects }), _) => Ok(subjects.values().sum()),
         (None, Some(error)) => Err(error.into()),
         (None, None) => Err(ReadStoredError::Unreadable("neither state nor error".into())),
     }

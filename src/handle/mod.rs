@@ -18,7 +18,7 @@ use crate::telemetry::Outcome;
 use crate::text::cut;
 use crate::wire::command::Undecodable;
 
-pub use own_queue::{OwnQueue, Put};
+pub use own_queue::{OwnQueue, Put, Waiting};
 
 /// Handles the commands of one pool.
 #[derive(Debug)]

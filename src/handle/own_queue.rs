@@ -12,6 +12,14 @@ use crate::wire::command::{ProvisionCommand, TerminateCommand};
 /// Puts a command into the queue; returns when it is stored there, by this call or an earlier one with the same id.
 pub type Put = Arc<dyn Fn(Verb, CommandId, Bytes) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Counts the commands of a verb that are in the queue, those in hand too.
+pub type Waiting = Arc<dyn Fn(Verb) -> BoxFuture<'static, Result<usize, String>> + Send + Sync>;
+
+/// While so many commands of a verb are in the queue, a pool's size asks for no more of them. What is asked for and not
+/// begun is planned again by every sweep, under the same ids, and the server takes an id anew once its duplicate window is
+/// over: without a limit the queue of a slow or failing provider would grow by the pool's size every two minutes.
+const MOST_WAITING: usize = 500;
+
 /// A pool's own queue. What a pool's size asks for goes through it like every other command, so that it is carried out
 /// once, by any replica, whoever dies.
 #[derive(Clone)]
@@ -20,6 +28,8 @@ pub struct OwnQueue {
     pub put: Put,
     /// Tells whether a message is still there.
     pub backlog: Backlog,
+    /// Tells how full it is.
+    pub waiting: Waiting,
 }
 
 impl std::fmt::Debug for OwnQueue {
@@ -29,11 +39,20 @@ impl std::fmt::Debug for OwnQueue {
 }
 
 impl OwnQueue {
-    /// Sends what a pool's size asks for. What could not be sent is planned again by the next sweep, under the same ids.
+    /// Sends what a pool's size asks for, as far as the queue is not full of it. What is not sent is planned again by the
+    /// next sweep, under the same ids.
     pub async fn send(&self, orders: Vec<Order>) -> Result<(), String> {
-        for order in orders {
-            let (verb, command_id, body) = encoded(order);
-            (self.put)(verb, command_id, body.into()).await?;
+        let (provisions, terminates): (Vec<_>, Vec<_>) =
+            orders.into_iter().partition(|order| matches!(order, Order::Provision { .. }));
+        for (verb, orders) in [(Verb::Provision, provisions), (Verb::Terminate, terminates)] {
+            if orders.is_empty() {
+                continue;
+            }
+            let room = MOST_WAITING.saturating_sub((self.waiting)(verb).await?);
+            for order in orders.into_iter().take(room) {
+                let (verb, command_id, body) = encoded(order);
+                (self.put)(verb, command_id, body.into()).await?;
+            }
         }
         Ok(())
     }

@@ -19,8 +19,6 @@ use crate::wire::command::PoolCommand;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A pool is counted for no more than so large a share of the time.
 const SHARE: u32 = 10;
-/// Commands that are sent between two looks: a large pool's queue is filled as it is worked off.
-const MOST_ORDERS: usize = 500;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
     pub(super) async fn pool(&self, body: &[u8], message: Message) -> Handled {
@@ -40,9 +38,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         let begun = tokio::time::Instant::now();
         let resized = async {
             match self.service.resize_pool(&order, &self.sweep, Some(message.sequence)).await {
-                Ok(Resizing::Ordered(mut orders)) => {
-                    // What is left is planned again, under the same ids.
-                    orders.truncate(MOST_ORDERS);
+                Ok(Resizing::Ordered(orders)) => {
                     self.queue.send(orders).await.map_err(Stop::Later)?;
                     crash::point(CrashPoint::OrdersSent);
                     Ok(None)

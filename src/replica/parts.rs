@@ -66,7 +66,7 @@ pub fn sweep(config: &Config, pool: &Pool, settings: &PoolConfig) -> SweepPoolCo
 /// The way back into the queue that a desk's commands come from.
 #[must_use]
 pub fn own_queue(desk: &Arc<Desk>) -> OwnQueue {
-    let (putting, asking) = (Arc::clone(desk), Arc::clone(desk));
+    let (putting, asking, counting) = (Arc::clone(desk), Arc::clone(desk), Arc::clone(desk));
     OwnQueue {
         put: Arc::new(move |verb: Verb, command_id: CommandId, body: Bytes| {
             let desk = Arc::clone(&putting);
@@ -77,6 +77,10 @@ pub fn own_queue(desk: &Arc<Desk>) -> OwnQueue {
         backlog: Arc::new(move |message: u64| {
             let desk = Arc::clone(&asking);
             Box::pin(async move { commands::holds(&desk, message).await.map_err(|error| ReadError(error.to_string())) })
+        }),
+        waiting: Arc::new(move |verb: Verb| {
+            let desk = Arc::clone(&counting);
+            Box::pin(async move { commands::waiting(&desk, verb).await.map_err(|error| error.to_string()) })
         }),
     }
 }

@@ -7,7 +7,7 @@ use super::sweep::{Count, SchedulerList, SweepError, SweepPoolConfig};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, Pool, PoolRecord, PoolState, Worker, WorkerId};
-use crate::journal::{AppendError, Journal, PoolEntry, ReadError};
+use crate::journal::{AppendError, Journal, PoolEntry};
 use crate::provider::{Instance, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
@@ -80,13 +80,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if let Ok(Some(head)) = self.journal.pool_head(pool).await
             && head.record.state == PoolState::Sizing
         {
-            let _ = self.sized(&head, None).await;
+            let _ = self.sized(&head).await;
         }
     }
 
     /// Written before anything is adopted: dying here leaves a size that is not reached, and a sweep that is frozen for as
     /// long as an instance has no record.
-    async fn raise(&self, before: PoolEntry, size: u32) -> Result<(), ReadError> {
+    async fn raise(&self, before: PoolEntry, size: u32) -> Result<(), AppendError> {
         let PoolEntry { record, sequence, .. } = before;
         let rev = record.rev + 1;
         #[allow(clippy::expect_used, reason = "of the right form by construction")]
@@ -94,8 +94,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let state = PoolState::Sizing;
         let raised =
             PoolRecord { state, rev, size, command_id, correlation_id: None, updated_at: self.now(), ..record };
-        let stored = self.journal.append_pool(&raised, sequence, &self.writer(None)).await;
-        stored.map(|_| ()).map_err(|error| ReadError(format!("the pool's size was not raised: {error}")))
+        self.journal.append_pool(&raised, sequence, &self.writer(None)).await.map(|_| ())
     }
 
     /// Above all that the scheduler can have seen of the worker: it ignores what is below.

@@ -111,8 +111,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Pre-warms a pool to `size` workers: makes those that are missing, like `config`, each registered, some at a time. The
-    /// size is recorded first, so that [`Self::sweep`] keeps it: it replaces what is lost, and ends what is above. Called again with the same command
-    /// id it makes those that are missing. The workers' command ids are that of `config` with `-0`, `-1` … behind it.
+    /// size is recorded first, so that [`Self::sweep`] keeps it: it replaces what is lost, and ends what is above. Called
+    /// again with the same command id it makes those that are missing. The workers' command ids are that of `config` with
+    /// `-0`, `-1` … behind it.
     pub async fn create_pool(&self, config: &DynamicWorkerConfig, size: u32) -> PoolProvisioned {
         let order = ResizePoolConfig {
             pool: config.pool.clone(),

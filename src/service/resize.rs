@@ -156,7 +156,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         sweep: &SweepPoolConfig,
         message: Option<u64>,
     ) -> Result<Option<Resizing>, Stop> {
-        match self.sized(&head, message).await? {
+        match self.sized(&head).await? {
             NowSized::Yes(record) => return Ok(Some(Resizing::Sized(record))),
             NowSized::Overtaken => return Ok(None),
             NowSized::NotYet => {}
@@ -176,8 +176,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         Ok(Some(Resizing::Ordered(orders.collect())))
     }
 
-    /// Makes it the record that the pool has its size, where it has.
-    pub(super) async fn sized(&self, head: &PoolEntry, message: Option<u64>) -> Result<NowSized, Stop> {
+    /// Makes it the record that the pool has its size, where it has. It has the place in the queue that its `sizing` has: a
+    /// copy of the command, which came later, would make a size that was asked for between the two look like an older one.
+    pub(super) async fn sized(&self, head: &PoolEntry) -> Result<NowSized, Stop> {
         let (records, ..) = self.records(&head.record.pool).await?;
         let counted = Count::of(&records);
         if !counted.is(head.record.size as usize) {
@@ -190,7 +191,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             updated_at: self.now(),
             ..head.record.clone()
         };
-        match self.journal.append_pool(&record, head.sequence, &self.writer(message)).await {
+        match self.journal.append_pool(&record, head.sequence, &self.writer(head.writer.message)).await {
             Ok(_) => {
                 crash::point(CrashPoint::SizedStored);
                 Ok(NowSized::Yes(record))

@@ -93,6 +93,11 @@ impl SweepSignals {
         info!(%pool, act = act.as_str(), worker = cut(subject, 64), why = cut(why, 500), "sweep: left for the next one");
     }
 
+    /// An act was not begun, as others have shown that it would be in vain. There may be as many as the pool has workers.
+    pub fn untried(&self, act: SweepAct, subject: &str, why: &str) {
+        debug!(pool = %self.pool, act = act.as_str(), worker = cut(subject, 64), why, "sweep: not begun");
+    }
+
     /// A sweep is through.
     pub fn swept(&self, line: SweepLine<'_>) {
         let SweepLine { instances, live, done, undone, suspects, put_off, frozen, took } = line;

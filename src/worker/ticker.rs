@@ -24,12 +24,20 @@ pub async fn ask_for_sweeps(desks: Vec<Arc<Desk>>, interval: Duration, stop: Can
         }
         let number = interval_number(jiff::Timestamp::now(), interval);
         let Ok(command_id) = CommandId::new(format!("{INTERVAL_ID}{number}")) else { continue };
-        let body = SweepCommand { command_id: command_id.clone() }.encode();
-        for desk in &desks {
-            // De-duplicated by the id within the stream's window, so that no election is needed.
-            if let Err(error) = commands::put(desk, Verb::Sweep, &command_id, body.clone().into()).await {
-                tracing::debug!(pool = %desk.pool, %error, "the sweep was not asked for");
-            }
+        tokio::select! {
+            // Each request to a broker that is away takes its time, and a drain has none for it.
+            () = stop.cancelled() => return,
+            () = ask(&desks, command_id) => {}
+        }
+    }
+}
+
+async fn ask(desks: &[Arc<Desk>], command_id: CommandId) {
+    let body = SweepCommand { command_id: command_id.clone() }.encode();
+    for desk in desks {
+        // De-duplicated by the id within the stream's window, so that no election is needed.
+        if let Err(error) = commands::put(desk, Verb::Sweep, &command_id, body.clone().into()).await {
+            tracing::debug!(pool = %desk.pool, %error, "the sweep was not asked for");
         }
     }
 }

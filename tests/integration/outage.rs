@@ -203,3 +203,18 @@ async fn every_metric_is_there_at_0_from_the_start_and_moves() {
         world.until(series, async || child.metric(series).await.filter(|found| found == value)).await;
     }
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_sweeps_that_cannot_be_asked_for() {
+    let pools = [0, 1, 2, 3, 4, 5, 6, 7].map(|n| format!("[pools.p-{n}]\nprovider = \"null\"\n"));
+    let world = World::alone(&format!("[sweep]\ninterval = \"100ms\"\n{}", pools.concat())).await;
+    let mut child = world.child_that_logs("info,enlist::worker=debug").await;
+    world.broker.kill().await;
+    child.line("the sweep was not asked for").await;
+    let begun = Instant::now();
+    child.terminate();
+    let (code, said) = child.exit().await;
+    assert_eq!(code, Some(0), "{said}");
+    // Each of the other pools would take the five seconds that a broker which is away is given; the last flush takes five.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}

@@ -220,3 +220,15 @@ async fn a_static_pool_with_a_size_takes_so_many_hosts_and_gives_them_back() {
     assert_eq!(names(world.live().await), ["edge-0", "edge-1"]);
     world.hold_the_log().await;
 }
+
+#[tokio::test]
+async fn a_size_fills_the_queue_of_a_slow_provider_only_so_far() {
+    let world = World::new(&format!("{ON_DEMAND}{LOAD}delay = \"1h\"\nconcurrency = 4\n")).await;
+    let _replica = world.replica().await;
+    world.send("load", &size("s-1", 1200)).await;
+    // The command for the size is among them.
+    let full = async || (world.left("load").await? == 501).then_some(());
+    world.until("the queue to be as full as it may be", full).await;
+    world.sweeps("load", 3).await;
+    assert_eq!(world.left("load").await, Some(501));
+}

@@ -148,6 +148,15 @@ impl World {
         Child::spawn(&self.config_file(), env)
     }
 
+    /// A replica as a process of its own, taking commands, that also logs what `filter` lets through.
+    pub(crate) async fn child_that_logs(&self, filter: &str) -> Child {
+        let mut env = self.env();
+        env.insert("ENLIST_LOG".to_owned(), filter.to_owned());
+        let mut child = self.spawn_with(env);
+        child.listening().await;
+        child
+    }
+
     /// The settings as a file of this world's own folder.
     fn config_file(&self) -> std::path::PathBuf {
         let path = self.dir.path().join("enlist.toml");

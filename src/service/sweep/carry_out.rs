@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::time::Instant;
 
 use super::super::hold::{Hold, HoldError};
 use super::super::{Stop, WorkerManagementService};
@@ -21,6 +22,10 @@ use crate::telemetry::OrphanAction;
 
 /// Acts of one sweep that are done at once.
 const AT_ONCE: usize = 16;
+/// Acts that are not begun so long after the first are left to the next sweep: thousands of them that each wait for a
+/// time-out would keep the pool's other sweeps and sizes waiting for hours.
+const LONGEST: Duration = Duration::from_secs(300);
+const NO_SCHEDULER: &str = "the scheduler answers nobody, or is busy";
 
 /// Why an act was not done, or not to its end. The next sweep looks again.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ enum Left {
     Changed(&'static str),
     /// Something is in the way.
     Hindered(String),
+    /// It was not begun, as what hindered others would hinder it too.
+    Untried(&'static str),
 }
 
 impl From<Stop> for Left {
@@ -73,7 +80,7 @@ struct Doing<'a, P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
     config: &'a SweepPoolConfig,
     message: Option<u64>,
     backlog: Option<&'a Backlog>,
-    /// The scheduler has not answered: the others need not wait for it as well.
+    /// The scheduler has not answered, or was busy all along: the others need not wait for it as well.
     scheduler_away: AtomicBool,
 }
 
@@ -89,9 +96,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) {
         let doing = &Doing { service: self, config, message, backlog, scheduler_away: AtomicBool::new(false) };
         let signals = self.signals(&config.pool);
+        let until = Instant::now() + LONGEST;
         let mut done = stream::iter(acts)
             .map(|act| async move {
-                let result = doing.act(&act).await;
+                let late = Instant::now() > until && !matches!(act, Act::Ask(_));
+                let result =
+                    if late { Err(Left::Untried("the sweep has taken long enough")) } else { doing.act(&act).await };
                 (act, result)
             })
             .buffer_unordered(AT_ONCE);
@@ -107,10 +117,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 }
                 Err(left) => {
                     let why = match left {
-                        Left::Changed(why) => why.to_owned(),
-                        Left::Hindered(why) => why,
+                        Left::Untried(why) => {
+                            signals.sweep().untried(kind, act.subject(), why);
+                            why.to_owned()
+                        }
+                        Left::Changed(why) => {
+                            signals.sweep().left(kind, act.subject(), why);
+                            why.to_owned()
+                        }
+                        Left::Hindered(why) => {
+                            signals.sweep().left(kind, act.subject(), &why);
+                            why
+                        }
                     };
-                    signals.sweep().left(kind, act.subject(), &why);
                     report.undone.push((act, why));
                 }
             }
@@ -230,7 +249,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn register(&self, worker_id: &WorkerId, sequence: u64, why: Why) -> Result<(), Left> {
         let service = self.service;
         if self.scheduler_away.load(Ordering::Relaxed) {
-            return Err(Left::Hindered("the scheduler does not answer".to_owned()));
+            return Err(Left::Untried(NO_SCHEDULER));
         }
         let entry = self.still(worker_id, sequence).await?;
         let mut hold = self.hold(entry);
@@ -261,7 +280,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn offer(&self, worker: &Worker) -> Registered {
         let once = RegistrationConfig { enabled: true, max_retries: 0, ..self.config.registration.clone() };
         let told = self.service.register(RegisterWorker::from(worker), &once).await;
-        if told.fault.as_ref().is_some_and(|fault| fault.code == "no_responders" || fault.code == "timeout") {
+        if told.fault.as_ref().is_some_and(|fault| ["no_responders", "timeout", "busy"].contains(&fault.code.as_str()))
+        {
             self.scheduler_away.store(true, Ordering::Relaxed);
         }
         told
@@ -281,7 +301,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
 
     async fn unregister(&self, worker_id: &WorkerId, epoch: u64, record: Option<u64>) -> Result<(), Left> {
         if self.scheduler_away.load(Ordering::Relaxed) {
-            return Err(Left::Hindered("the scheduler does not answer".to_owned()));
+            return Err(Left::Untried(NO_SCHEDULER));
         }
         let head = self.service.journal.head(&self.key(worker_id)).await?;
         // A host may have been given on, and a name been claimed, since the records were read.

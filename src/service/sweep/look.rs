@@ -55,6 +55,8 @@ pub struct Known {
     pub registration: RegistrationStatus,
     /// The scheduler has refused it for good.
     pub refused: bool,
+    /// It could not be made: its provider said so, or enlist itself gave its command up.
+    pub unmade: bool,
     /// When it was claimed.
     pub created_at: Timestamp,
     /// When the event was written.
@@ -68,8 +70,12 @@ pub struct Known {
 impl From<Entry> for Known {
     fn from(entry: Entry) -> Self {
         let Entry { worker, sequence, writer } = entry;
-        let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, .. } = worker;
+        let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, ended_by, .. } =
+            worker;
+        // What enlist gives up, as `exhausted` or `quota`, it ends in the name of the command that was to make it.
+        let given_up = || ended_by.is_some_and(|ended| ended.command_id.as_ref() == Some(&command_id));
         Self {
+            unmade: state == State::Failed || (state == State::Terminated && given_up()),
             state,
             epoch,
             sequence,

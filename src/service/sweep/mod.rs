@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::WorkerManagementService;
 use crate::domain::{Pool, WorkerSpec};
-use crate::journal::{Journal, ReadError};
+use crate::journal::{AppendError, Journal, ReadError};
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 
@@ -79,7 +79,7 @@ impl SweepPoolConfig {
     }
 }
 
-/// Why a sweep did nothing.
+/// Why a sweep, or an adoption, did nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// Half a list would make the other half look gone.
@@ -88,6 +88,9 @@ pub enum SweepError {
     /// Without the records everything would look like an orphan.
     #[error(transparent)]
     Journal(#[from] ReadError),
+    /// With the size of an older log on record, what is adopted would be ended again.
+    #[error("the pool's size was not raised: {0}")]
+    Size(#[from] AppendError),
 }
 
 /// What a replica remembers of a pool from one sweep to the next. It is memory only: with it gone, a sighting takes one

@@ -61,6 +61,7 @@ pub(super) fn known(state: State, number: usize, age: i64) -> Known {
             _ => RegistrationStatus::Pending,
         },
         refused: false,
+        unmade: state == State::Failed,
         created_at: ago(age),
         updated_at: ago(age),
         message: None,

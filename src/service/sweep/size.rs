@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::act::{Act, Order};
 use super::look::{Known, Look};
 use super::plan::Rules;
-use crate::domain::{Slot, State, WorkerId, WorkerType, command_for_host, command_to_end};
+use crate::domain::{Slot, WorkerId, WorkerType, command_for_host, command_to_end};
 
 /// A place whose workers keep failing is filled at least so often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
@@ -97,7 +97,7 @@ struct Place {
     taken: bool,
     /// Where its newest worker ended.
     after: u64,
-    /// Its workers that failed since one did not.
+    /// Its workers that could not be made since one could.
     failures: u32,
     failed_at: Option<Timestamp>,
 }
@@ -116,10 +116,8 @@ fn slots_for(look: &Look, rules: &Rules, missing: usize) -> Vec<Act> {
         // A place whose worker is about to be lost is taken for one more sweep: where it ends is not known yet.
         place.taken |= known.is_live();
         place.after = place.after.max(known.sequence);
-        (place.failures, place.failed_at) = match known.state {
-            State::Failed => (place.failures + 1, Some(known.updated_at)),
-            _ => (0, None),
-        };
+        (place.failures, place.failed_at) =
+            if known.unmade { (place.failures + 1, Some(known.updated_at)) } else { (0, None) };
     }
     let empty = Place::default();
     (0..)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, jetstream};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::integration::broker::{Broker, free_port};
@@ -13,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     brokers: Vec<Broker>,
+    /// Each held by whoever has killed its broker, until that is back.
+    deaths: [Mutex<()>; SERVERS],
 }
 
 impl Cluster {
@@ -37,7 +40,7 @@ impl Cluster {
             ];
             brokers.push(Broker::process_with(&flags).await);
         }
-        let cluster = Self { brokers };
+        let cluster = Self { brokers, deaths: Default::default() };
         cluster.has_a_leader().await;
         cluster
     }
@@ -57,8 +60,9 @@ impl Cluster {
         self.brokers[server].url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("its port")
     }
 
-    /// Kills one for a while. Twice at once is no harm: it is killed once more when it is back.
+    /// Kills one for a while. One that is dead already is killed once more when it is back.
     pub(crate) async fn kill(&self, server: usize, away: Duration) {
+        let _death = self.deaths[server].lock().await;
         let broker = &self.brokers[server];
         broker.kill().await;
         sleep(away).await;

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Fuse;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -172,8 +175,11 @@ async fn keep(
         let tell = |end: String, log: String| {
             lives.lock().expect("no panic under this lock").push(Life { name: name.clone(), end, log });
         };
+        let mut stands_still = pin!(Fuse::terminated());
         loop {
             tokio::select! {
+                // Also a process that stands still can be killed.
+                () = &mut stands_still => replica.signal(Signal::CONT),
                 blow = blows.recv() => match blow {
                     // It has been faster; what it has to say of that is read below.
                     Some(Blow::Kill { .. } | Blow::Stop { .. }) if replica.ended().is_some() => {}
@@ -187,11 +193,11 @@ async fn keep(
                     }
                     Some(Blow::Stop { long }) => {
                         replica.signal(Signal::STOP);
-                        sleep(long).await;
-                        replica.signal(Signal::CONT);
+                        stands_still.set(sleep(long).fuse());
                     }
                     Some(Blow::Drain) | None => {
                         let log = replica.log_so_far();
+                        replica.signal(Signal::CONT);
                         let drained = replica.drained().await;
                         tell("drained".to_owned(), log.lock().expect("no panic under this lock").clone());
                         return drained;

@@ -164,7 +164,9 @@ async fn trouble(
     while let Some(deed) = due.recv().await {
         undo(deed, fleet, scheduler);
     }
-    while ends.join_next().await.is_some() {}
+    while let Some(ended) = ends.join_next().await {
+        ended.expect("a broker comes back");
+    }
 }
 
 fn undo(deed: Deed, fleet: &Fleet, scheduler: &Scheduler) {

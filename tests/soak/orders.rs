@@ -133,19 +133,16 @@ impl Writer {
         self.put(at + Duration::from_millis(after), order(pool, "terminate", &id, Some(worker), &body));
     }
 
-    /// One of the last commands once more, as from a publisher that has heard no PubAck; or its id with another content.
+    /// One of the last commands once more, as from a publisher that has heard no PubAck; or its id with another content. Of
+    /// a pool with a limit no provision: a copy that comes when there is room again is carried out, though the first one
+    /// was refused.
     fn again(&mut self, at: Duration) {
-        let before = self.plan.iter().filter(|(then, order)| *then <= at && order.verb != "sweep").count();
-        let Some(pick) = before.checked_sub(1).map(|last| last - self.chance.random_range(0..=last.min(200))) else {
-            return;
+        let may_come_again = |then: &Duration, order: &Order| {
+            *then <= at && order.verb != "sweep" && (order.pool, order.verb) != (PROCESS, "provision")
         };
-        let mut order = self
-            .plan
-            .iter()
-            .filter(|(then, order)| *then <= at && order.verb != "sweep")
-            .nth(pick)
-            .map(|(_, order)| order.clone())
-            .expect("counted");
+        let before: Vec<_> = self.plan.iter().filter(|(then, order)| may_come_again(then, order)).collect();
+        let Some(last) = before.len().checked_sub(1) else { return };
+        let mut order = before[last - self.chance.random_range(0..=last.min(100))].1.clone();
         if order.verb == "provision" && order.id.is_some() && self.chance.random_bool(0.2) {
             let mut body: Value = serde_json::from_str(&order.body).expect("JSON");
             body["correlation_id"] = json!("another content");

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
+.PHONY: help run test test-slow simulate soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -15,11 +15,18 @@ run: broker ## See it work: a broker if none is given, a demo scheduler, enlist,
 
 # Most tests wait for the broker and not for a core.
 test: export RUST_TEST_THREADS ?= 6
-test: venv ## All tests
+test: venv simulate ## All tests
 	$(CARGO) test --locked --features crash-points $(ARGS)
 
 test-slow: venv ## The tests that wait for several ack waits: three minutes
 	$(CARGO) test --locked --features crash-points --test crash -- --ignored $(ARGS)
+
+# One run is a thread's work for some tens of milliseconds. SEEDS: how many; FROM: the first; SEED: this one, with its history.
+simulate: export SEEDS := $(SEEDS)
+simulate: export FROM := $(FROM)
+simulate: export SEED := $(SEED)
+simulate: ## Fleets in virtual time with everything going wrong: SEEDS=2000, FROM=0, or SEED=<n> for one with its history
+	$(CARGO) test --locked --profile simulation --features mutants --test simulation $(if $(SEED),nothing_is) -- --nocapture
 
 # The same seed does the same: `make soak SEED=...`, as the run has printed it.
 soak: export ENLIST_MINUTES = $(or $(MINUTES),10)

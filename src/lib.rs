@@ -18,6 +18,7 @@ pub mod worker;
 
 pub mod config;
 pub mod crash;
+pub mod mutant;
 pub mod telemetry;
 pub mod text;
 

@@ -314,13 +314,14 @@ async fn a_copy_of_a_size_that_ends_it_does_not_overtake_the_size_that_was_asked
     let fleet = Fleet::new();
     let resize = async |command_id: &str, size, message| {
         let command_id = CommandId::new(command_id).unwrap();
-        let order = ResizePoolConfig { pool: pool(), command_id, size, correlation_id: None, expires_at: None };
+        let order =
+            ResizePoolConfig { pool: pool(), command_id, size, correlation_id: None, expires_at: None, asked_at: None };
         fleet.service.resize_pool(&order, &fleet.config, Some(message)).await.unwrap()
     };
-    assert!(matches!(resize("s-1", 1, 5).await, Resizing::Ordered(_)));
+    assert!(matches!(resize("s-1", 1, 5).await, Resizing::Ordered { .. }));
     fleet.provision().await;
     assert!(matches!(resize("s-1", 1, 9).await, Resizing::Sized(_)), "by its copy");
-    assert!(matches!(resize("s-2", 2, 8).await, Resizing::Ordered(_)), "came after the first and before its copy");
+    assert!(matches!(resize("s-2", 2, 8).await, Resizing::Ordered { .. }), "came after the first and before its copy");
     assert_eq!(resize("s-0", 3, 4).await, Resizing::Overtaken);
 }
 

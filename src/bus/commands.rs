@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::delivery::Desk;
 use super::requests::RequestError;
 use super::stored::{self, ReadStoredError};
-use crate::domain::{CommandId, Verb};
+use crate::domain::Verb;
 use crate::wire::publish::{ApiError, PubAck};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,10 +24,10 @@ pub enum PutError {
     Refused(#[from] ApiError),
 }
 
-/// Stores a command under its id: within the duplicate window the server takes one of that id, whoever sends it.
-pub async fn put(desk: &Desk, verb: Verb, command_id: &CommandId, body: Bytes) -> Result<PubAck, PutError> {
+/// Stores a command: within the duplicate window the server takes one of a message id, whoever sends it.
+pub async fn put(desk: &Desk, verb: Verb, message_id: &str, body: Bytes) -> Result<PubAck, PutError> {
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", command_id.as_str());
+    headers.insert("Nats-Msg-Id", message_id);
     let subject = desk.subjects.command(&desk.pool, verb);
     let reply = desk.requests.send(subject, Some(headers), body, PATIENCE).await?;
     Ok(PubAck::read(&reply.payload)?)

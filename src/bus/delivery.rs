@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderValue, Message, Subject};
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::requests::{RequestError, Requests};
 use super::stored::{self, Stored};
@@ -68,6 +69,8 @@ pub struct Delivery {
     deliveries: u64,
     /// Its place in its queue.
     sequence: u64,
+    /// When the server stored it there.
+    stored_at: Timestamp,
 }
 
 impl Delivery {
@@ -75,10 +78,10 @@ impl Delivery {
     pub fn new(desk: Arc<Desk>, message: Message) -> Option<Self> {
         let Message { subject, reply, payload, .. } = message;
         let reply = reply?;
-        let (deliveries, sequence) = read_reply(&reply)?;
+        let Told { deliveries, sequence, stored_at } = read_reply(&reply)?;
         let token = subject.rsplit('.').next()?;
         let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == token)?;
-        Some(Self { desk, verb, reply, subject, body: payload, deliveries, sequence })
+        Some(Self { desk, verb, reply, subject, body: payload, deliveries, sequence, stored_at })
     }
 
     /// The command.
@@ -103,6 +106,12 @@ impl Delivery {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// When the server stored it there, by the server's clock.
+    #[must_use]
+    pub fn stored_at(&self) -> Timestamp {
+        self.stored_at
     }
 
     /// Whether an earlier delivery of this very message has stored its dead letter and could not ack it. What was refused
@@ -258,9 +267,17 @@ pub enum Settled {
     Left,
 }
 
-/// Deliveries and stream sequence from an ack subject, `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.…`, or with
+/// What an ack subject tells of its message.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    deliveries: u64,
+    sequence: u64,
+    stored_at: Timestamp,
+}
+
+/// Reads an ack subject, `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<stored at, ns>.…`, or with
 /// domain and account hash after `ACK` (nats-server, `server/consumer.go`).
-fn read_reply(reply: &str) -> Option<(u64, u64)> {
+fn read_reply(reply: &str) -> Option<Told> {
     let tokens: Vec<&str> = reply.split('.').collect();
     let at = match tokens.len() {
         9 => 4,
@@ -268,7 +285,9 @@ fn read_reply(reply: &str) -> Option<(u64, u64)> {
         _ => return None,
     };
     (tokens[0] == "$JS" && tokens[1] == "ACK").then_some(())?;
-    Some((tokens[at].parse().ok()?, tokens[at + 1].parse().ok()?))
+    let [deliveries, sequence, _, stored_at] = tokens.get(at..at + 4)? else { return None };
+    let stored_at = Timestamp::from_nanosecond(stored_at.parse().ok()?).ok()?;
+    Some(Told { deliveries: deliveries.parse().ok()?, sequence: sequence.parse().ok()?, stored_at })
 }
 
 #[cfg(test)]
@@ -277,8 +296,11 @@ mod tests {
 
     #[test]
     fn deliveries_and_sequence_are_read_from_both_forms_of_an_ack_subject() {
-        assert_eq!(read_reply("$JS.ACK.ENLIST_CMD_a.provision.2.17.9.1700000000.5"), Some((2, 17)));
-        assert_eq!(read_reply("$JS.ACK._.hash.ENLIST_CMD_a.provision.3.18.9.1700000000.5.rnd"), Some((3, 18)));
+        let told = |deliveries, sequence| {
+            Some(Told { deliveries, sequence, stored_at: "1970-01-01T00:00:01.7Z".parse().unwrap() })
+        };
+        assert_eq!(read_reply("$JS.ACK.ENLIST_CMD_a.provision.2.17.9.1700000000.5"), told(2, 17));
+        assert_eq!(read_reply("$JS.ACK._.hash.ENLIST_CMD_a.provision.3.18.9.1700000000.5.rnd"), told(3, 18));
         assert_eq!(read_reply("_INBOX.x"), None);
     }
 }

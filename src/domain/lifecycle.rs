@@ -6,6 +6,7 @@ use super::{
     Capabilities, CommandId, CorrelationId, EndedBy, Pool, Registration, RegistrationFault, RegistrationStatus,
     SpecHash, State, Worker, WorkerFault, WorkerId, WorkerType,
 };
+use crate::mutant::{self, Mutant};
 
 /// One step of a worker's life.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,9 +121,9 @@ impl Step {
                 next = claim.open(Some(worker), Provisioning, now);
             }
             (Provisioning | Provisioned | Terminating, Self::TakeOver) => {
-                next.epoch += 1;
+                next.epoch += u64::from(!mutant::on(Mutant::SameEpoch));
                 // A try that reported its failure has been counted already, or was not to be.
-                next.attempts += u32::from(worker.error.is_none());
+                next.attempts += u32::from(worker.error.is_none() && !mutant::on(Mutant::DeathsUncounted));
                 next.error = None;
             }
             (Provisioning | Provisioned | Terminating, Self::Stalled { fault, counted }) => {
@@ -157,7 +158,7 @@ impl Step {
             }
             (Provisioning | Provisioned | Registered | RegistrationFailed, Self::Terminate(ended_by)) => {
                 next.enter(Terminating);
-                next.epoch += 1;
+                next.epoch = next.epoch.saturating_add(1);
                 next.ended_by = Some(ended_by);
             }
             (Terminating, Self::Terminated) => next.enter(Terminated),
@@ -209,7 +210,7 @@ impl Claim {
             worker_type: self.worker_type,
             state,
             rev: before.map_or(0, |w| w.rev) + 1,
-            epoch: before.map_or(0, |w| w.epoch) + 1,
+            epoch: before.map_or(0, |w| w.epoch).saturating_add(1),
             command_id: self.command_id,
             correlation_id: self.correlation_id,
             spec_hash: self.spec_hash,

@@ -37,6 +37,12 @@ pub fn asked_by_size(command: &CommandId) -> bool {
     command.as_str().starts_with(MAKE)
 }
 
+/// Whether a pool's size has asked for this worker's end.
+#[must_use]
+pub fn ended_by_size(command: &CommandId) -> bool {
+    command.as_str().starts_with(END)
+}
+
 /// The id of the command that takes a host into service whose newest event is at `after` in the log, 0 for none.
 #[must_use]
 pub fn command_for_host(host: &WorkerId, after: u64) -> CommandId {

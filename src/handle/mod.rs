@@ -10,6 +10,7 @@ use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
 use crate::domain::{CommandId, Pool, State, Verb, WorkerId, nak_delay, wait_delay};
 use crate::journal::Journal;
+use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::service::sweep::SweepPoolConfig;
@@ -37,6 +38,8 @@ pub struct Message {
     pub sequence: u64,
     /// How often the server has delivered it; not exact, and only spreads retries.
     pub deliveries: u64,
+    /// When it was stored there, by the server's clock.
+    pub stored_at: jiff::Timestamp,
 }
 
 /// A command that was handled.
@@ -101,24 +104,32 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
     }
 }
 
+/// What a pool's size asked for and asks for no more: nobody else has sent it, and nobody waits for its outcome.
+fn withdrawn(command_id: &CommandId) -> Handled {
+    tracing::debug!(%command_id, "the pool's size asks for it no more");
+    Handled { verdict: Verdict::Done, outcome: None }
+}
+
 fn undecodable(undecodable: Undecodable) -> Handled {
     let Undecodable { command_id, refusal } = undecodable;
     Handled { verdict: Verdict::DeadLetter { command_id, refusal }, outcome: Some(Outcome::DeadLetter) }
 }
 
-fn settled(command_id: CommandId, ending: Ending, message: Message) -> Handled {
+/// What becomes of a command's message; `chance`, from 0 to 1, spreads those that come again.
+fn settled(command_id: CommandId, ending: Ending, message: Message, chance: f64) -> Handled {
     let tries = u32::try_from(message.deliveries).unwrap_or(u32::MAX);
     match ending {
         Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: outcome(worker.state) },
         Ending::Refused(refusal) => undecodable(Undecodable { command_id: Some(command_id), refusal }),
         Ending::Later(why) => {
-            let after = nak_delay(tries, rand::random());
+            let after = nak_delay(tries, chance);
             tracing::debug!(%command_id, why = cut(&why, 500), after_ms = after.as_millis(), "tried again later");
             Handled { verdict: Verdict::Retry(after), outcome: None }
         }
+        Ending::Wait(_) if mutant::on(Mutant::WaitIsDone) => Handled { verdict: Verdict::Done, outcome: None },
         Ending::Wait(why) => {
             tracing::debug!(%command_id, why, "looked at again soon");
-            Handled { verdict: Verdict::Retry(wait_delay(tries, rand::random())), outcome: None }
+            Handled { verdict: Verdict::Retry(wait_delay(tries, chance)), outcome: None }
         }
         Ending::Superseded => Handled { verdict: Verdict::Leave, outcome: None },
     }

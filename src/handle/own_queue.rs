@@ -9,8 +9,9 @@ use crate::domain::{CommandId, Verb, WorkerId};
 use crate::service::sweep::{Backlog, Order};
 use crate::wire::command::{ProvisionCommand, TerminateCommand};
 
-/// Puts a command into the queue; returns when it is stored there, by this call or an earlier one with the same id.
-pub type Put = Arc<dyn Fn(Verb, CommandId, Bytes) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Puts a command into the queue under a message id; returns when it is stored there, by this call or an earlier one with the
+/// same message id.
+pub type Put = Arc<dyn Fn(Verb, String, Bytes) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Counts the commands of a verb that are in the queue, those in hand too.
 pub type Waiting = Arc<dyn Fn(Verb) -> BoxFuture<'static, Result<usize, String>> + Send + Sync>;
@@ -41,7 +42,10 @@ impl std::fmt::Debug for OwnQueue {
 impl OwnQueue {
     /// Sends what a pool's size asks for, as far as the queue is not full of it. What is not sent is planned again by the
     /// next sweep, under the same ids.
-    pub async fn send(&self, orders: Vec<Order>) -> Result<(), String> {
+    ///
+    /// `rev` is the event of the pool's own that the orders are of: what was dropped under one size may be asked for again
+    /// under the next, within the window in which the server takes a message id once.
+    pub async fn send(&self, orders: Vec<Order>, rev: u64) -> Result<(), String> {
         let (provisions, terminates): (Vec<_>, Vec<_>) =
             orders.into_iter().partition(|order| matches!(order, Order::Provision { .. }));
         for (verb, orders) in [(Verb::Provision, provisions), (Verb::Terminate, terminates)] {
@@ -51,7 +55,7 @@ impl OwnQueue {
             let room = MOST_WAITING.saturating_sub((self.waiting)(verb).await?);
             for order in orders.into_iter().take(room) {
                 let (verb, command_id, body) = encoded(order);
-                (self.put)(verb, command_id, body.into()).await?;
+                (self.put)(verb, format!("{command_id}@{rev}"), body.into()).await?;
             }
         }
         Ok(())

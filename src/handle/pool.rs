@@ -33,13 +33,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             size,
             correlation_id,
             expires_at,
+            asked_at: Some(message.stored_at),
         };
         let span = self.span(Verb::Pool, &command_id, None);
         let begun = tokio::time::Instant::now();
         let resized = async {
             match self.service.resize_pool(&order, &self.sweep, Some(message.sequence)).await {
-                Ok(Resizing::Ordered(orders)) => {
-                    self.queue.send(orders).await.map_err(Stop::Later)?;
+                Ok(Resizing::Ordered { orders, rev }) => {
+                    self.queue.send(orders, rev).await.map_err(Stop::Later)?;
                     crash::point(CrashPoint::OrdersSent);
                     Ok(None)
                 }
@@ -57,7 +58,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                 Handled { verdict: Verdict::Retry(again), outcome: None }
             }
             Ok(Some(outcome)) => Handled { verdict: Verdict::Done, outcome: Some(outcome) },
-            Err(stop) => settled(command_id, Ending::from(Err(stop)), message),
+            Err(stop) => settled(command_id, Ending::from(Err(stop)), message, self.service.chance()),
         }
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::{Handled, Handler, Message, settled, undecodable};
+use super::{Handled, Handler, Message, settled, undecodable, withdrawn};
 use crate::config::{Override, PoolConfig};
-use crate::domain::{Reason, Refusal, Verb, WorkerKey, WorkerSpec};
+use crate::domain::{Reason, Refusal, Verb, WorkerKey, WorkerSpec, asked_by_size};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
@@ -19,6 +19,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Ok(command) => command,
             Err(error) => return undecodable(error),
         };
+        if asked_by_size(&command.command_id)
+            && let Some(key) = self.provisions(body)
+            && self.service.is_withdrawn(&key, &command.command_id).await
+        {
+            return withdrawn(&command.command_id);
+        }
         let spec_hash = command.content_hash();
         let ProvisionCommand { command_id, worker_id, spec, registration, expires_at, correlation_id } = command;
         let ending = match merged(&self.config, spec) {
@@ -39,7 +45,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                 Box::pin(self.service.provision(&order, &registration, Some(message.sequence))).instrument(span).await
             }
         };
-        settled(command_id, ending, message)
+        settled(command_id, ending, message, self.service.chance())
     }
 }
 

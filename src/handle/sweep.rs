@@ -1,5 +1,7 @@
 //! `sweep`: compares the records with the world, and sends what the pool's size asks for.
 
+use std::time::Duration;
+
 use tracing::Instrument as _;
 
 use super::{Handled, Handler, Message, undecodable};
@@ -9,6 +11,7 @@ use crate::domain::{CommandId, Verb};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
+use crate::service::sweep::SweepError;
 use crate::telemetry::Outcome;
 use crate::wire::command::SweepCommand;
 
@@ -16,6 +19,10 @@ use crate::wire::command::SweepCommand;
 pub const INTERVAL_ID: &str = "sweep-";
 /// So many intervals later a newer sweep is due, and does all that this one would.
 const STALE: u64 = 2;
+/// So far away from the present interval a number means something else: an operator's own count, or another interval.
+const OTHER: u64 = 10_000;
+/// How soon a sweep is tried again that found another one under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
     /// A sweep has no outcome but its log line, and is not tried again: the next one looks at everything anew. It comes
@@ -33,9 +40,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         }
         let span = self.span(Verb::Sweep, &command_id, None);
         let swept = self.service.sweep_pool(&self.sweep, Some(message.sequence), Some(&self.queue.backlog));
-        let Ok(report) = swept.instrument(span).await else { return done(Some(Outcome::Failed)) };
+        let report = match swept.instrument(span).await {
+            Ok(report) => report,
+            // The one that is under way looks at the same things. What comes again has something of its own to finish, and
+            // what a person asked for is to look at what is there after it was asked.
+            Err(SweepError::UnderWay) if message.deliveries == 1 && self.is_of_an_interval(&command_id) => {
+                return done(None);
+            }
+            Err(SweepError::UnderWay) => return Handled { verdict: Verdict::Retry(UNDER_WAY), outcome: None },
+            Err(SweepError::Provider(_) | SweepError::Journal(_) | SweepError::Size(_)) => {
+                return done(Some(Outcome::Failed));
+            }
+        };
         crash::point(CrashPoint::Swept);
-        if let Err(why) = self.queue.send(report.orders).await {
+        if let Err(why) = self.queue.send(report.orders, report.size_rev).await {
             tracing::info!(pool = %self.pool, why, "what the pool's size asks for is left to the next sweep");
         }
         crash::point(CrashPoint::OrdersSent);
@@ -44,12 +62,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
 
     /// Sweeps that have piled up while nobody took them would all find the same.
     fn is_stale(&self, command_id: &CommandId) -> bool {
-        let number = command_id.as_str().strip_prefix(INTERVAL_ID).and_then(|number| number.parse::<u64>().ok());
-        number.is_some_and(|number| {
-            let now = interval_number(self.service.now(), self.sweep.interval);
-            // A number from another clock, or another setting of the interval, is swept.
-            number < now && now - number > STALE && now - number < u64::from(u32::MAX)
-        })
+        self.intervals_ago(command_id).is_some_and(|ago| ago > STALE)
+    }
+
+    fn is_of_an_interval(&self, command_id: &CommandId) -> bool {
+        self.intervals_ago(command_id).is_some()
+    }
+
+    /// How long ago enlist itself asked for it, where it did.
+    fn intervals_ago(&self, command_id: &CommandId) -> Option<u64> {
+        let number = command_id.as_str().strip_prefix(INTERVAL_ID)?.parse::<u64>().ok()?;
+        let now = interval_number(self.service.now(), self.sweep.interval);
+        // A clock that is a little ahead of ours is no other one.
+        let ago = if number > now && number - now <= STALE { 0 } else { now.checked_sub(number)? };
+        (ago < OTHER).then_some(ago)
     }
 }
 

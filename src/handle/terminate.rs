@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::{Handled, Handler, Message, settled, undecodable};
-use crate::domain::{Verb, WorkerKey};
+use super::{Handled, Handler, Message, settled, undecodable, withdrawn};
+use crate::domain::{Verb, WorkerKey, ended_by_size};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -18,6 +18,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Ok(command) => command,
             Err(error) => return undecodable(error),
         };
+        if ended_by_size(&command.command_id)
+            && let Some(key) = self.terminates(body)
+            && self.service.is_withdrawn(&key, &command.command_id).await
+        {
+            return withdrawn(&command.command_id);
+        }
         let spec_hash = command.content_hash();
         let TerminateCommand { command_id, worker_id, reason, grace_ms, force, expires_at, correlation_id } = command;
         let order = TerminateWorkerConfig {
@@ -32,7 +38,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             expires_at,
         };
         let span = self.span(Verb::Terminate, &order.command_id, Some(&order.worker_id));
-        settled(command_id, self.service.terminate(&order, Some(message.sequence)).instrument(span).await, message)
+        let ending = self.service.terminate(&order, Some(message.sequence)).instrument(span).await;
+        settled(command_id, ending, message, self.service.chance())
     }
 
     /// The worker that a command is about, where its bytes tell.

@@ -1,6 +1,7 @@
 //! The event log: the only record. One write is one event, compared and set against the worker's newest.
 
 mod census;
+pub mod decide;
 mod entry;
 pub mod follow;
 mod memory;

@@ -17,6 +17,8 @@ use crate::wire::scheduler::{
 const DRAIN_PACE: Duration = Duration::from_millis(500);
 /// Pages of one list at most: a scheduler whose `next` goes round in circles must not hold a sweep for ever.
 const MAX_PAGES: usize = 10_000;
+/// Pages without a worker in a row at most: a list that only says that there is more is asked as fast as it answers.
+const MAX_EMPTY: usize = 100;
 
 /// A scheduler that listens on three subjects.
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ impl WorkerRegistrationPort for NatsScheduler {
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
-        let mut workers = Vec::new();
+        let (mut workers, mut empty) = (Vec::new(), 0);
         let mut request = ListRequest { pool: Some(pool.clone()), after: None };
         for _ in 0..MAX_PAGES {
             let reply = match self.ask(&self.list, request.encode()).await {
@@ -79,12 +81,13 @@ impl WorkerRegistrationPort for NatsScheduler {
                 answer => answer?,
             };
             let ListReply { workers: page, next } = ListReply::decode(&reply.payload)?;
+            empty = if page.is_empty() { empty + 1 } else { 0 };
             // A scheduler may not know the filter: another pool's worker in this list would look like one without a record.
             workers.extend(page.into_iter().map(ListedWorker::from).filter(|worker| worker.pool == *pool));
             if next.is_none() {
                 return Ok(Some(workers));
             }
-            if next == request.after {
+            if next == request.after || empty > MAX_EMPTY {
                 break;
             }
             request.after = next;

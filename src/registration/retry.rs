@@ -1,7 +1,7 @@
 //! When the scheduler is asked again: the only place that knows the `backoff` crate.
 //!
 //! That crate is no longer maintained (RUSTSEC-2025-0012). Only its arithmetic is used, in `pauses`: another source of
-//! growing, jittered durations there, and it is replaced.
+//! growing durations there, and it is replaced. The jitter is drawn here, from a chance that the caller gives.
 
 use std::time::Duration;
 
@@ -81,6 +81,7 @@ pub async fn register<R: Register>(
     config: &RegistrationConfig,
     try_timeout: Duration,
     now: impl Fn() -> Timestamp,
+    chance: impl Fn() -> f64,
     mut on_attempt: impl FnMut(&Result<(), RegistrationError>),
 ) -> Registered {
     let deadline = Instant::now() + config.timeout;
@@ -101,7 +102,7 @@ pub async fn register<R: Register>(
             }
             RegistrationError::Unavailable { .. } | RegistrationError::Unreadable(_) => {
                 attempts += 1;
-                (attempts <= config.max_retries).then(|| next(&mut pauses))
+                (attempts <= config.max_retries).then(|| next(&mut pauses, chance()))
             }
         };
         match pause.filter(|pause| *pause < left(deadline)) {
@@ -121,6 +122,7 @@ pub async fn unregister<R: WorkerRegistrationPort>(
     try_timeout: Duration,
     mut patience: Duration,
     force: bool,
+    chance: impl Fn() -> f64,
     mut on_attempt: impl FnMut(&Result<(), RegistrationError>),
 ) -> Unregistered {
     let drained = Instant::now() + request.grace;
@@ -144,7 +146,7 @@ pub async fn unregister<R: WorkerRegistrationPort>(
                 }
                 // However long the next pause would be, the time of a last try is left: a scheduler that is back before
                 // the patience is over is told.
-                let pause = next(&mut pauses).min(patience.saturating_sub(try_timeout.min(patience / 2)));
+                let pause = next(&mut pauses, chance()).min(patience.saturating_sub(try_timeout.min(patience / 2)));
                 patience = patience.saturating_sub(pause);
                 sleep(pause).await;
             }
@@ -167,21 +169,20 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// 100 ms doubling up to 30 s, full jitter. The crate draws from around a middle, so half of each window and a factor
-/// of one: from nothing to twice the middle.
+/// The windows of the pauses: 100 ms doubling up to 30 s.
 fn pauses() -> ExponentialBackoff<SystemClock> {
     ExponentialBackoffBuilder::new()
-        .with_initial_interval(Duration::from_millis(50))
-        .with_randomization_factor(1.0)
+        .with_initial_interval(Duration::from_millis(100))
+        .with_randomization_factor(0.0)
         .with_multiplier(2.0)
-        .with_max_interval(Duration::from_secs(15))
+        .with_max_interval(Duration::from_secs(30))
         .with_max_elapsed_time(None)
         .build()
 }
 
-/// The crate says `None` only after an elapsed time, of which there is none here.
-fn next(pauses: &mut impl Backoff) -> Duration {
-    pauses.next_backoff().unwrap_or(Duration::from_secs(30))
+/// Anywhere in the next window: full jitter. The crate says `None` only after an elapsed time, of which there is none here.
+fn next(pauses: &mut impl Backoff, chance: f64) -> Duration {
+    pauses.next_backoff().unwrap_or(Duration::from_secs(30)).mul_f64(chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -110,13 +110,13 @@ fn worker() -> Worker {
 async fn registered(script: &Script, max_retries: u32, seconds: u64) -> Registered {
     let config = RegistrationConfig { enabled: true, max_retries, timeout: Duration::from_secs(seconds) };
     let now = || Timestamp::UNIX_EPOCH.checked_add(script.elapsed()).unwrap();
-    register(script, RegisterWorker::from(&worker()), &config, TRY, now, |_| ()).await
+    register(script, RegisterWorker::from(&worker()), &config, TRY, now, rand::random, |_| ()).await
 }
 
 async fn unregistered(script: &Script, grace: Duration, force: bool) -> Unregistered {
     let Worker { worker_id, pool, instance_id, epoch, .. } = worker();
     let request = UnregisterWorker { worker_id, pool, instance_id, epoch, reason: "done".to_owned(), grace };
-    unregister(script, &request, TRY, PATIENCE, force, |_| ()).await
+    unregister(script, &request, TRY, PATIENCE, force, rand::random, |_| ()).await
 }
 
 fn code(ended: &Registered) -> &str {
@@ -203,6 +203,7 @@ async fn every_request_is_told_to_the_caller_with_its_end() {
         &config,
         TRY,
         || Timestamp::UNIX_EPOCH,
+        rand::random,
         |answer| seen.push(answer.is_ok()),
     )
     .await;
@@ -281,7 +282,7 @@ fn pauses_double_from_100_ms_to_30_s_and_start_anywhere_from_nothing() {
     for _ in 0..2_000 {
         let mut pauses = pauses();
         for (longest, shortest) in longest.iter_mut().zip(&mut shortest) {
-            let pause = next(&mut pauses);
+            let pause = next(&mut pauses, rand::random());
             *longest = pause.max(*longest);
             *shortest = pause.min(*shortest);
         }

@@ -8,7 +8,7 @@ use super::StartError;
 use crate::bus::commands;
 use crate::bus::delivery::Desk;
 use crate::config::{Config, PoolConfig};
-use crate::domain::{CommandId, Pool, Verb};
+use crate::domain::{Pool, Verb};
 use crate::handle::OwnQueue;
 use crate::journal::ReadError;
 use crate::journal::nats::NatsJournal;
@@ -68,10 +68,10 @@ pub fn sweep(config: &Config, pool: &Pool, settings: &PoolConfig) -> SweepPoolCo
 pub fn own_queue(desk: &Arc<Desk>) -> OwnQueue {
     let (putting, asking, counting) = (Arc::clone(desk), Arc::clone(desk), Arc::clone(desk));
     OwnQueue {
-        put: Arc::new(move |verb: Verb, command_id: CommandId, body: Bytes| {
+        put: Arc::new(move |verb: Verb, message_id: String, body: Bytes| {
             let desk = Arc::clone(&putting);
             Box::pin(async move {
-                commands::put(&desk, verb, &command_id, body).await.map(|_| ()).map_err(|error| error.to_string())
+                commands::put(&desk, verb, &message_id, body).await.map(|_| ()).map_err(|error| error.to_string())
             })
         }),
         backlog: Arc::new(move |message: u64| {

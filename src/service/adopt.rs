@@ -99,7 +99,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Above all that the scheduler can have seen of the worker: it ignores what is below.
     fn epoch_above(instance: &Instance, listed: &HashMap<WorkerId, u64>) -> u64 {
-        instance.epoch.max(listed.get(&instance.key.worker_id).copied().unwrap_or(0)) + 1
+        instance.epoch.max(listed.get(&instance.key.worker_id).copied().unwrap_or(0)).saturating_add(1)
     }
 
     async fn adopt_one(&self, config: &SweepPoolConfig, instance: &Instance, epoch: u64) -> Result<Worker, Stop> {

@@ -5,9 +5,9 @@ use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
     Claim, MAX_IDLE_TRIES, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerId, WorkerKey, WorkerType,
-    asked_by_size,
 };
 use crate::journal::{AppendError, Entry, Journal};
+use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 
@@ -73,11 +73,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             known = self.journal.head(&key).await?;
             match known.take() {
                 // Nobody has begun it, and it may not begin.
-                None => Self::or_wait(order, may_start.clone())?,
+                None => may_start.clone()?,
                 Some(head) => match Box::pin(self.resume(claim, head)).await? {
                     Resumed::At(position) => return Ok(position),
                     Resumed::Free(head) => {
-                        Self::or_wait(order, may_start.clone())?;
+                        may_start.clone()?;
                         match self.open(claim, &key, Some(&head)).await {
                             Ok(hold) => return Ok(Position::Held(hold)),
                             Err(AppendError::Conflict) => {}
@@ -98,14 +98,16 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         for id in hosts {
             let key = WorkerKey::new(order.pool.clone(), id);
             let history = self.journal.history(&key).await?;
-            if history.iter().any(|entry| entry.worker.command_id == order.command_id) {
+            if history.iter().any(|entry| entry.worker.command_id == order.command_id)
+                && !mutant::on(Mutant::SecondHost)
+            {
                 return self.claim_named(claim, key.worker_id).await;
             }
             if history.last().is_none_or(|head| head.worker.state.is_final()) {
                 free.push((key, history.into_iter().last()));
             }
         }
-        Self::or_wait(order, self.may_start(order).await?)?;
+        self.may_start(order).await??;
         for (key, head) in free {
             match self.open(claim, &key, head.as_ref()).await {
                 Ok(hold) => return Ok(Position::Held(hold)),
@@ -134,16 +136,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(Err(Self::pool_is_full(order.pool.as_str(), max)));
         }
         Ok(Ok(()))
-    }
-
-    /// What a pool's size asks for waits for room: refused, it would be asked for again under the same id, and end twice.
-    fn or_wait(order: &DynamicWorkerConfig, may_start: Result<(), Refusal>) -> Result<(), Stop> {
-        match may_start {
-            Err(Refusal { reason: Reason::Quota, .. }) if asked_by_size(&order.command_id) => {
-                Err(Stop::Wait("the pool is full"))
-            }
-            other => Ok(other?),
-        }
     }
 
     /// Written before the provider is called: a crash between the two leaves a claim to resume, never an instance that
@@ -210,14 +202,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let worker = &head.worker;
         if worker.worker_type == WorkerType::Static {
             let history = self.journal.history(&worker.key()).await?;
-            // This command had the host before, and its outcome with it, whoever has the host now.
-            if let Some(entry) = history.into_iter().rev().find(|entry| entry.worker.command_id == order.command_id) {
+            // This command had the host before, and its outcome with it, whoever has the host now. What has come since the
+            // head was read is not looked at: another try of this command may have claimed the host, and has no outcome yet.
+            let mut before = history.into_iter().rev().filter(|entry| entry.sequence <= head.sequence);
+            if let Some(entry) = before.find(|entry| entry.worker.command_id == order.command_id) {
                 Self::same_content(order, &entry.worker)?;
                 return Ok(Resumed::At(Position::Settled(entry.worker)));
             }
             if worker.state.is_final() {
                 return Ok(Resumed::Free(head));
             }
+        }
+        if mutant::on(Mutant::OthersWorkerIsOurs) {
+            return Ok(Resumed::At(Position::Settled(head.worker)));
         }
         let (state, by) = (worker.state.as_str(), &worker.command_id);
         let detail =
@@ -226,7 +223,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     fn same_content(order: &DynamicWorkerConfig, worker: &Worker) -> Result<(), Refusal> {
-        if worker.spec_hash == order.spec_hash {
+        if worker.spec_hash == order.spec_hash || mutant::on(Mutant::ContentNotCompared) {
             return Ok(());
         }
         let detail = format!(

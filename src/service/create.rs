@@ -43,7 +43,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 Err(ProviderError::new(ErrorClass::Timeout, message))
             });
         self.told(&order.pool, Operation::Create, &made, begun.elapsed());
-        match (trial.ended(&made, rand::random()), &made) {
+        match (trial.ended(&made, self.chance()), &made) {
             (Turn::None, _) => {}
             (Turn::Opens, _) => self.signals(&order.pool).holds_off(None),
             (Turn::HoldsOff(length), made) => {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::domain::{State, WorkerKey};
 use crate::journal::Journal;
+use crate::mutant::{self, Mutant};
 use crate::registration::retry::Register;
 use crate::registration::{RegisterWorker, RegistrationError, WorkerRegistrationPort};
 
@@ -45,7 +46,8 @@ impl<R: WorkerRegistrationPort, J: Journal> Fenced<'_, R, J> {
 
 impl<R: WorkerRegistrationPort, J: Journal> Register for Fenced<'_, R, J> {
     async fn register(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
-        if self.asked.swap(true, Ordering::Relaxed) && !self.is_ours(request).await {
+        let again = self.asked.swap(true, Ordering::Relaxed) && !mutant::on(Mutant::RegisteredUnfenced);
+        if again && !self.is_ours(request).await {
             self.overtaken.store(true, Ordering::Relaxed);
             // Ends the asking. It never reaches the record: the write of the outcome is refused.
             let message = "the worker is another's, or ending".to_owned();

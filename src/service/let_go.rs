@@ -2,7 +2,7 @@
 
 use super::hold::Hold;
 use super::{DynamicWorkerConfig, WorkerManagementService};
-use crate::domain::{ErrorClass, State, Step, WorkerFault, WorkerId, WorkerKey};
+use crate::domain::{ErrorClass, RegistrationStatus, State, Step, WorkerFault, WorkerId, WorkerKey};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -25,7 +25,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     pub async fn let_go(&self, key: &WorkerKey, message: u64) {
         let Ok(Some(head)) = self.journal.head(key).await else { return };
         let ours = head.writer.message == Some(message) && head.worker.error.is_none();
-        let open = matches!(head.worker.state, State::Provisioning | State::Provisioned | State::Terminating);
+        let open = match head.worker.state {
+            State::Provisioning | State::Terminating => true,
+            // Without a scheduler this is the outcome already, and there is only one.
+            State::Provisioned => head.worker.registration.status != RegistrationStatus::Disabled,
+            State::Registered | State::RegistrationFailed | State::Terminated | State::Failed | State::Lost => false,
+        };
         if !(ours && open) {
             return;
         }

@@ -121,6 +121,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             size,
             correlation_id: config.correlation_id.clone(),
             expires_at: config.expires_at,
+            asked_at: None,
         };
         let sweep = SweepPoolConfig::new(config.pool.clone(), config.spec.clone());
         if let Err(stop) = self.resize_pool(&order, &sweep, None).await {

@@ -17,6 +17,7 @@ mod scheduler;
 mod settings;
 pub mod sweep;
 mod terminate;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use crate::bus::streams::ACK_WAIT;
 use crate::domain::{Pool, Reason, Refusal};
 use crate::journal::{Entry, Journal, MemoryJournal, Writer};
+use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::registration::memory::MemoryScheduler;
@@ -43,6 +45,9 @@ pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementC
 
 /// Tells the time; an argument, so that simulation can turn it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Draws a number from 0 to 1, from which every pause takes its jitter; an argument for the same reason.
+pub type Chance = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 /// Provisions workers, tells the scheduler, and writes every step into the journal.
 ///
@@ -73,12 +78,14 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     journal: J,
     config: WorkerManagementConfig,
     clock: Clock,
+    chance: Chance,
     /// Names this replica in [`Writer`]s; another process, or this one restarted, has another.
     replica: Arc<str>,
     tries: AtomicU64,
     signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
     /// What the newest sweep of each pool has seen wrong.
     sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
+    counts: tokio::sync::Mutex<HashMap<Pool, wanted::Counted>>,
     paces: RwLock<HashMap<Pool, Arc<Paced>>>,
 }
 
@@ -104,10 +111,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             journal: MemoryJournal::new(),
             config,
             clock: Arc::new(Timestamp::now),
+            chance: Arc::new(rand::random),
             replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
             signals: RwLock::default(),
             sweeps: Mutex::default(),
+            counts: tokio::sync::Mutex::default(),
             paces: RwLock::default(),
         }
     }
@@ -117,17 +126,32 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self { provider, registration, journal: _, config, clock, replica, tries, signals, sweeps, paces } = self;
+        let Self {
+            provider,
+            registration,
+            journal: _,
+            config,
+            clock,
+            chance,
+            replica,
+            tries,
+            signals,
+            sweeps,
+            counts,
+            paces,
+        } = self;
         WorkerManagementService {
             provider,
             registration,
             journal,
             config,
             clock,
+            chance,
             replica,
             tries,
             signals,
             sweeps,
+            counts,
             paces,
         }
     }
@@ -136,6 +160,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same service, its pauses drawn from another chance.
+    #[must_use]
+    pub fn with_chance(mut self, chance: Chance) -> Self {
+        self.chance = chance;
         self
     }
 
@@ -166,6 +197,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         (self.clock)()
     }
 
+    /// A number from 0 to 1.
+    pub fn chance(&self) -> f64 {
+        (self.chance)()
+    }
+
     /// Whether a command that nobody has begun may begin now.
     fn not_expired(&self, expires_at: Option<Timestamp>) -> Result<(), Refusal> {
         let now = self.now();
@@ -191,6 +227,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     fn may_take_over(&self, head: &Entry, message: Option<u64>) -> bool {
         let stood = self.now().duration_since(head.worker.updated_at);
         message.is_none()
+            || mutant::on(Mutant::CopyTakesOver)
             || head.writer.message == message
             || stood > jiff::SignedDuration::try_from(self.longest_step()).unwrap_or(jiff::SignedDuration::MAX)
     }

@@ -10,6 +10,7 @@ use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker};
 use crate::journal::{Journal, ReadError};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegisterWorker, Registered, RegistrationConfig, WorkerRegistrationPort};
 
@@ -93,7 +94,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     pub(super) async fn outcome(&self, mut hold: Hold, told: Option<Registered>) -> Result<Worker, Stop> {
         if let Some(Registered { attempts, fault }) = told {
             crash::point(CrashPoint::Registered);
-            let step = match fault.clone() {
+            let step = match fault.clone().filter(|_| !mutant::on(Mutant::AlwaysRegistered)) {
                 None => Step::Registered { attempts },
                 Some(fault) => Step::RegistrationFailed { attempts, fault },
             };
@@ -123,6 +124,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             Ok(()) => Ok(()),
             // Rare, and larger than the way above: not carried along by every command in hand.
             Err(HoldError::Lost) => Box::pin(self.overtaken(hold, instance_id)).await,
+            Err(HoldError::Away(_)) if mutant::on(Mutant::UnavailableIsStored) => Ok(()),
             Err(HoldError::Away(why)) => Err(Stop::Later(why)),
             Err(HoldError::Refused(refused)) => Err(Stop::Later(refused.to_string())),
         }
@@ -153,8 +155,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Takes back what a provision may have done to a worker that is ending or has ended: the scheduler first, under
     /// the ending's own epoch, then the instance. The other side does the same; both are idempotent.
     pub(super) async fn undo(&self, ending: &Worker, instance_id: Option<&str>) -> Result<(), Stop> {
-        // A registration that is on record was on record before the terminate, which has taken it back itself.
-        if ending.registration.status == RegistrationStatus::Pending {
+        if mutant::on(Mutant::NothingTakenBack) {
+            return Ok(());
+        }
+        // A registration that is on record was on record before the terminate, which takes it back itself; but until that has
+        // removed the instance, it may not have come so far.
+        let told = match ending.registration.status {
+            RegistrationStatus::Disabled => false,
+            RegistrationStatus::Pending => true,
+            RegistrationStatus::Registered | RegistrationStatus::Failed => ending.state == State::Terminating,
+        };
+        if told {
             self.unregister(ending, self.config.grace, true).await;
             crash::point(CrashPoint::UndoUnregistered);
         }
@@ -183,6 +194,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let Some(max) = self.config.max_workers else { return Ok(()) };
         match self.journal.admits(&hold.worker().key(), hold.sequence(), max).await {
             Ok(true) => Ok(()),
+            Ok(false) if mutant::on(Mutant::NotAdmitted) => Ok(()),
             Ok(false) => Box::pin(self.not_admitted(hold, max)).await,
             Err(error) => Box::pin(self.not_judged(hold, error)).await,
         }
@@ -197,6 +209,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     async fn not_admitted(&self, hold: &mut Hold, max: usize) -> Result<(), Stop> {
         let refusal = Self::pool_is_full(hold.worker().pool.as_str(), max);
+        if mutant::on(Mutant::RefusedWithoutRecord) {
+            return Err(Stop::Refused(refusal));
+        }
         if hold.worker().epoch > 1 {
             // An earlier try may have been admitted, say under a higher limit, and have made an instance before it died.
             return self.close(hold, refusal).await;

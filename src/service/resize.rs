@@ -8,10 +8,12 @@ use crate::journal::{AppendError, Journal, PoolEntry};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How often the pool's record may change under a command before it comes back later.
 const ROUNDS: usize = 8;
+/// How far the clocks of the server and of replicas may be apart.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
 
 /// A pool to be brought to a size.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,8 @@ pub struct ResizePoolConfig {
     pub correlation_id: Option<CorrelationId>,
     /// Not to be started later than this.
     pub expires_at: Option<Timestamp>,
+    /// When its queue took it; a queue that was made anew counts its messages from 1, and the time tells.
+    pub asked_at: Option<Timestamp>,
 }
 
 /// Where a change of size stands.
@@ -36,7 +40,12 @@ pub enum Resizing {
     /// A later command has taken this one's place.
     Overtaken,
     /// The size is on record, and these commands bring the pool nearer to it. Look again when they are under way.
-    Ordered(Vec<Order>),
+    Ordered {
+        /// The commands.
+        orders: Vec<Order>,
+        /// Of which event of the pool's own they are.
+        rev: u64,
+    },
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
@@ -96,7 +105,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Option<Resizing>, Stop> {
         let Some(head) = head else { return Ok(None) };
         let history = self.journal.pool_history(&order.pool).await?;
-        if let Some(entry) = history.iter().rev().find(|entry| entry.record.command_id == order.command_id) {
+        // Up to the head that was read: what has come since may be another try of this very command.
+        let mut before = history.iter().rev().filter(|entry| entry.sequence <= head.sequence);
+        if let Some(entry) = before.find(|entry| entry.record.command_id == order.command_id) {
             Self::same_size(order, &entry.record)?;
             return Ok(Some(match entry.record.state {
                 PoolState::Sized => Resizing::Sized(entry.record.clone()),
@@ -105,7 +116,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         // The queue says which of two commands is the later one, whichever came to a replica first.
         let later = matches!((head.writer.message, message), (Some(theirs), Some(ours)) if theirs > ours);
-        Ok(later.then_some(Resizing::Overtaken))
+        // But it was asked for after that was written: the queue has been made anew, and counts from 1 again.
+        let of_this_queue = order.asked_at.is_none_or(|asked| asked.duration_since(head.record.updated_at) < CLOCKS);
+        Ok((later && of_this_queue).then_some(Resizing::Overtaken))
     }
 
     /// Makes the size the record: from here on every sweep keeps it, whatever becomes of this replica.
@@ -163,17 +176,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         // Only now the provider: a size that is reached needs no look at it.
         let look = self.look(sweep).await.map_err(|error| Stop::Later(error.to_string()))?;
-        if let Some(why) = another_log(&look) {
+        if let Some(why) = another_log(&look, sweep.trust_ended) {
             // Workers without a record would not be counted, and be made a second time.
             return Err(Stop::Later(format!("the pool is not brought to its size: {why}")));
         }
+        let rev = head.record.rev;
         let look = Look { size: Some(head), ..look };
         let acts = plan_size(&look, &self.rules(sweep, message));
         let orders = acts.into_iter().filter_map(|act| match act {
             Act::Ask(order) => Some(order),
             _ => None,
         });
-        Ok(Some(Resizing::Ordered(orders.collect())))
+        Ok(Some(Resizing::Ordered { orders: orders.collect(), rev }))
     }
 
     /// Makes it the record that the pool has its size, where it has. It has the place in the queue that its `sizing` has: a

@@ -35,7 +35,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let signals = self.signals(&request.pool);
         let on_attempt = |answer: &Result<(), RegistrationError>| signals.scheduler_asked(answer);
         let UnregisterWorker { pool, worker_id, .. } = request;
-        match retry::unregister(port, request, try_timeout, patience, force, on_attempt).await {
+        match retry::unregister(port, request, try_timeout, patience, force, || self.chance(), on_attempt).await {
             Unregistered::Done => true,
             Unregistered::StillBusy => {
                 tracing::info!(%pool, %worker_id, "still draining at the end of its grace");
@@ -64,8 +64,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 signals.registration_attempt(&worker_id, attempt, answer);
             }
         };
+        let (now, chance) = (|| self.now(), || self.chance());
         let told =
-            retry::register(&port, request, config, self.config.scheduler_try_timeout, || self.now(), on_attempt).await;
+            retry::register(&port, request, config, self.config.scheduler_try_timeout, now, chance, on_attempt).await;
         signals.registration_took(begun.elapsed());
         told
     }

@@ -6,10 +6,11 @@ use super::hold::{Hold, HoldError};
 use super::{Ending, Stop, TerminateWorkerConfig, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{
-    Capabilities, Claim, EndedBy, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker, WorkerKey,
-    WorkerSpec, WorkerType,
+    Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker,
+    WorkerKey, WorkerSpec, WorkerType,
 };
 use crate::journal::{Entry, Journal};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
 
@@ -65,7 +66,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let claim = self.claim_of(&instance, &WorkerSpec::default(), self.registration.is_some());
             let ended_by = EndedBy { command_id: Some(order.command_id.clone()), reason: order.reason.clone() };
             let Instance { epoch, instance_id, .. } = instance;
-            Worker::unrecorded(claim, epoch + 1, instance_id, ended_by, self.now())
+            Worker::unrecorded(claim, epoch.saturating_add(1), instance_id, ended_by, self.now())
         } else {
             Worker::never_was(self.claim_of_none(key, order), self.now())
         };
@@ -131,13 +132,20 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// From `terminating` to `terminated`: the scheduler is told before the instance goes, so that it sends no work to
     /// what is about to end; or its patience is over.
     pub(super) async fn finish(&self, hold: &mut Hold, grace: Duration, force: bool) -> Result<(), Stop> {
-        if hold.worker().registration.status != RegistrationStatus::Disabled {
+        let registers = hold.worker().registration.status != RegistrationStatus::Disabled;
+        if registers && !mutant::on(Mutant::UnregisteredLast) {
             self.unregister(hold.worker(), grace, force).await;
         }
         crash::point(CrashPoint::Unregistered);
         let instance_id = hold.worker().instance_id.clone();
-        if let Err(error) = self.remove_instance(hold.worker(), instance_id.as_deref(), grace).await {
+        if mutant::on(Mutant::TerminatedBeforeRemoval) {
+            let _ = hold.advance(&self.journal, Step::Terminated, self.now()).await;
+        }
+        if let Err(error) = self.remove_all(hold.worker(), instance_id.as_deref(), grace).await {
             return self.not_removed(hold, error).await;
+        }
+        if registers && mutant::on(Mutant::UnregisteredLast) {
+            self.unregister(hold.worker(), grace, force).await;
         }
         crash::point(CrashPoint::Removed);
         match hold.advance(&self.journal, Step::Terminated, self.now()).await {
@@ -147,6 +155,28 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         crash::point(CrashPoint::TerminatedStored);
         Ok(())
+    }
+
+    /// The instance on record; and where that one is gone and another lives under its name, the other, if it is this
+    /// command's: a create that was given up has come about after the first instance had ended by itself. A stranger's is
+    /// left to the sweep, for which it is an orphan once the record is final.
+    async fn remove_all(
+        &self,
+        worker: &Worker,
+        instance_id: Option<&str>,
+        grace: Duration,
+    ) -> Result<(), ProviderError> {
+        let Err(error) = self.remove_instance(worker, instance_id, grace).await else { return Ok(()) };
+        if error.class != ErrorClass::Conflict {
+            return Err(error);
+        }
+        match self.find_instance(&worker.key()).await? {
+            Some(other) if Some(&*other.instance_id) == instance_id => Err(error),
+            Some(other) if other.command_id == worker.command_id => {
+                self.remove_instance(worker, Some(&other.instance_id), grace).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// An instance that cannot be removed stays `terminating`: the record says why, and nothing ends it early.

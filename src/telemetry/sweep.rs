@@ -115,9 +115,11 @@ impl SweepSignals {
         }
     }
 
-    /// A sweep could not see enough to do anything. It says nothing about whether it would be frozen.
+    /// A sweep could not see enough to do anything: as long as that is so, nothing is removed.
     pub fn failed(&self, why: &str) {
+        self.frozen.set(1.0);
         if let Some(health) = &self.health {
+            health.set_frozen(&self.pool, true);
             health.set_seen(&self.pool, false);
         }
         warn!(pool = %self.pool, why = cut(why, 500), "sweep ended: nothing was looked at to the end, nothing is done");

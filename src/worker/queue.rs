@@ -1,6 +1,9 @@
 //! One consumer of one pool: asks for as many commands as there is room for, and gives each a task of its own.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::Message;
@@ -12,6 +15,7 @@ use super::slots::{Room, Slots};
 use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
 use crate::bus::pull::{Pulled, Puller};
+use crate::bus::streams::ACK_WAIT;
 use crate::domain::{CommandId, Lane};
 use crate::handle::{self, Handled, Handler};
 use crate::journal::Journal;
@@ -278,7 +282,8 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         }
     }
     let body = delivery.body().clone();
-    let message = handle::Message { sequence: delivery.sequence(), deliveries };
+    let message = handle::Message { sequence: delivery.sequence(), deliveries, stored_at: delivery.stored_at() };
+    let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let progress = delivery.progress();
         let mut handling = std::pin::pin!(context.handler.handle(verb, &body, message));
@@ -287,8 +292,11 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         loop {
             tokio::select! {
                 biased;
-                handled = &mut handling => break Some(handled),
-                _ = tick.tick() => progress.tell().await,
+                handled = within(ours_until, handling.as_mut()) => break handled.or(Some(LEFT)),
+                _ = tick.tick() => {
+                    progress.tell().await;
+                    ours_until = Instant::now() + ACK_WAIT;
+                }
                 // What is dropped here half-way is where a crash would have left it.
                 () = context.worker.abandon.cancelled() => break None,
             }
@@ -306,7 +314,11 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         // here. Acks that wait are no more than the commands of their few seconds, each of which has stored its outcome.
         drop(seat);
     }
-    match (delivery.settle(verdict).await, outcome) {
+    let refused = matches!(verdict, Verdict::DeadLetter { .. });
+    let settling = std::pin::pin!(delivery.settle(verdict));
+    // A dead letter is no longer ours to store either, once another may have the command in hand.
+    let settled = if refused { within(ours_until, settling).await.unwrap_or(Settled::Left) } else { settling.await };
+    match (settled, outcome) {
         (Settled::Acked, Some(outcome)) => {
             context.signals.command_done(verb, outcome, begun.elapsed());
             if let Some(watch) = &context.worker.watch {
@@ -319,6 +331,16 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         }
         (Settled::Acked | Settled::Buried { .. } | Settled::Delayed | Settled::Left, _) => {}
     }
+}
+
+/// A command whose try stood still for longer than the server waits for a sign of life: another replica has it by now.
+const LEFT: Handled = Handled { verdict: Verdict::Leave, outcome: None };
+
+/// What a future comes to, unless so much time has gone by that it is not to be polled again. A process that was stopped
+/// and goes on knows nothing of what has come since: what it would claim or refuse now, another try may have refused or
+/// claimed, and no compare-and-set is in the way where neither has left a record.
+async fn within<F: Future>(until: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| if Instant::now() < until { future.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }).await
 }
 
 /// What becomes of a command whose dead letter an earlier delivery has stored; `None` where none has.

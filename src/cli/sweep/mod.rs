@@ -100,7 +100,8 @@ async fn sweep(page: &Page, Tended { pool, service, sweep, queue, place }: &Tend
         "{pool}: instances {instances} ({place}); a first sweep has marked {marked}, a second one looks again"
     ));
     let Some(report) = swept(sweep).await else { return false };
-    let SweepReport { instances: _, live: _, mut done, undone, suspects, put_off, frozen, orders, took: _ } = report;
+    let SweepReport { instances: _, live: _, mut done, undone, suspects, put_off, frozen, orders, size_rev, took: _ } =
+        report;
     // What the size asks for is sent once, as the second sweep has it.
     for (act, count) in first.done.into_iter().filter(|(act, _)| !is_asked(*act)) {
         *done.entry(act).or_default() += count;
@@ -119,7 +120,7 @@ async fn sweep(page: &Page, Tended { pool, service, sweep, queue, place }: &Tend
     if let Some(why) = &frozen {
         page.say(format!("{pool}: FROZEN, nothing is removed: {why}"));
     }
-    let sent = queue.send(orders).await;
+    let sent = queue.send(orders, size_rev).await;
     if let Err(why) = &sent {
         page.say(format!("{pool}: what its size asks for is left to the next sweep: {why}"));
     }

@@ -1,5 +1,4 @@
-//! One write of the log, of whichever record: published, compared and set by the server, and decided by the head where
-//! the answer does not tell.
+//! One write of the log, of whichever record: published, compared and set by the server.
 
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::{NatsJournal, read};
 use crate::bus::requests::RequestError;
 use crate::bus::stored::Stored;
 use crate::domain::{PoolRecord, Worker};
+use crate::journal::decide::{Head, Published, decide};
 use crate::journal::{AppendError, Entry, PoolEntry, ReadError, WRITER, Writer};
 use crate::wire::event;
 use crate::wire::publish::PubAck;
@@ -17,10 +17,6 @@ const WRITER_HEADER: HeaderName = HeaderName::from_static(WRITER);
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
 const EXPECTED_SUBJECT: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A leader election takes seconds; a command in hand waits for it rather than go through its queue again.
-const TRIES: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// What is written: a worker's record, or a pool's own.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +31,6 @@ pub(super) struct Write<'a> {
     pub(super) record: Record<'a>,
     pub(super) after: u64,
     pub(super) writer: &'a Writer,
-}
-
-enum Published {
-    Stored(u64),
-    /// 10071 or 10164: the head tells.
-    Refused,
-    /// It may be stored, now or later: the head tells.
-    Unknown(String),
 }
 
 impl Write<'_> {
@@ -66,7 +54,10 @@ impl NatsJournal {
         match self.publish(write).await {
             Published::Stored(sequence) => Ok(sequence),
             // Rare, and larger than the way above: not carried along by every command in hand.
-            refused => Box::pin(self.decide(write, refused)).await,
+            refused => {
+                let (publish, head) = (|| self.publish(write), || self.head_of(write));
+                Box::pin(decide(write.after, refused, publish, head, rand::random)).await
+            }
         }
     }
 
@@ -105,34 +96,10 @@ impl NatsJournal {
         }
     }
 
-    /// What became of a write that was not simply stored, by the record's head; and the same write again while that tells
-    /// that nobody has won.
-    async fn decide(&self, write: Write<'_>, mut published: Published) -> Result<u64, AppendError> {
-        let filter = self.filter(write.record);
-        let mut tries = 1;
-        loop {
-            let why = match published {
-                Published::Stored(sequence) => return Ok(sequence),
-                Published::Refused => "the compare-and-set was not decided".to_owned(),
-                Published::Unknown(error) => error,
-            };
-            let why = match self.newest(&filter).await.and_then(|head| {
-                let ours = head.as_ref().map_or(Ok(false), |head| write.is(head))?;
-                Ok((ours, head.map_or(0, |head| head.sequence)))
-            }) {
-                Ok((true, sequence)) => return Ok(sequence),
-                Ok((false, sequence)) if sequence != write.after => return Err(AppendError::Conflict),
-                // Nothing is stored, or not yet: the same write may be tried again.
-                Ok((false, _)) => why,
-                Err(ReadError(error)) => error,
-            };
-            if tries == TRIES {
-                return Err(AppendError::Unavailable(why));
-            }
-            let window = FIRST_PAUSE.saturating_mul(1 << tries).min(LONGEST_PAUSE);
-            tokio::time::sleep(window.mul_f64(rand::random())).await;
-            tries += 1;
-            published = self.publish(write).await;
-        }
+    /// The record's head, as the decision about a write needs it.
+    async fn head_of(&self, write: Write<'_>) -> Result<Head, ReadError> {
+        let head = self.newest(&self.filter(write.record)).await?;
+        let ours = head.as_ref().map_or(Ok(false), |head| write.is(head))?;
+        Ok(Head { sequence: head.map_or(0, |head| head.sequence), ours })
     }
 }

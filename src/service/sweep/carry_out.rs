@@ -16,6 +16,7 @@ use super::{Backlog, SweepPoolConfig};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{EndedBy, ErrorClass, RegistrationStatus, State, Step, Worker, WorkerFault, WorkerId, WorkerKey};
 use crate::journal::{AppendError, Entry, Journal, PurgeError, ReadError};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegisterWorker, Registered, RegistrationConfig, UnregisterWorker, WorkerRegistrationPort};
 use crate::telemetry::OrphanAction;
@@ -140,6 +141,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J> {
     async fn act(&self, act: &Act) -> Result<(), Left> {
         match act {
+            Act::RemoveOrphan { instance, record: None } if mutant::on(Mutant::NoTombstone) => {
+                let Instance { key, instance_id, .. } = &**instance;
+                Ok(self.service.provider.terminate_worker(key, Some(instance_id), Duration::ZERO).await?)
+            }
             Act::RemoveOrphan { instance, record: None } => self.remove_unrecorded(instance).await,
             Act::RemoveOrphan { instance, record: Some(sequence) } => self.remove_ended(instance, *sequence).await,
             Act::ReportOrphan { instance } => {
@@ -190,7 +195,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         let Self { service, config, .. } = self;
         let claim = service.claim_of(instance, &config.spec, service.registration.is_some());
         let ended_by = EndedBy { command_id: None, reason: Some("orphan".to_owned()) };
-        let (epoch, instance_id) = (instance.epoch + 1, instance.instance_id.clone());
+        let (epoch, instance_id) = (instance.epoch.saturating_add(1), instance.instance_id.clone());
         let worker = Worker::unrecorded(claim, epoch, instance_id, ended_by, service.now());
         let mut hold = match Hold::open(&service.journal, worker, 0, service.writer(self.message)).await {
             Ok(hold) => hold,
@@ -223,7 +228,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         let service = self.service;
         let entry = self.still(worker_id, sequence).await?;
         let found = service.find_instance(&entry.worker.key()).await?;
-        if found.is_some_and(|found| Some(found.instance_id) == entry.worker.instance_id) {
+        if found.is_some_and(|found| Some(found.instance_id) == entry.worker.instance_id)
+            && !mutant::on(Mutant::LostUnasked)
+        {
             return Err(Left::Changed("its instance was found after all"));
         }
         let mut hold = self.hold(entry);

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::{RegistrationStatus, Slot, State, Worker, WorkerId, WorkerType};
 use crate::journal::{Entry, PoolEntry};
 use crate::provider::Instance;
+
+/// A worker that was lost sooner than this had not come to stay: its place is not filled again at once.
+const SHORT_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
 /// All that a plan is made from.
 #[derive(Debug, Clone)]
@@ -55,7 +58,9 @@ pub struct Known {
     pub registration: RegistrationStatus,
     /// The scheduler has refused it for good.
     pub refused: bool,
-    /// It could not be made: its provider said so, or enlist itself gave its command up.
+    /// The place of its claim in the log.
+    pub claim: u64,
+    /// It could not be made, or did not last: its provider said so, enlist itself gave its command up, or it was lost soon.
     pub unmade: bool,
     /// When it was claimed.
     pub created_at: Timestamp,
@@ -69,13 +74,20 @@ pub struct Known {
 
 impl From<Entry> for Known {
     fn from(entry: Entry) -> Self {
+        let claim = entry.claim().unwrap_or(entry.sequence);
         let Entry { worker, sequence, writer } = entry;
         let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, ended_by, .. } =
             worker;
         // What enlist gives up, as `exhausted` or `quota`, it ends in the name of the command that was to make it.
         let given_up = || ended_by.is_some_and(|ended| ended.command_id.as_ref() == Some(&command_id));
+        let short = updated_at.duration_since(created_at) < SHORT_LIFE;
         Self {
-            unmade: state == State::Failed || (state == State::Terminated && given_up()),
+            unmade: match state {
+                State::Failed => true,
+                State::Terminated => given_up(),
+                State::Lost => short,
+                _ => false,
+            },
             state,
             epoch,
             sequence,
@@ -84,6 +96,7 @@ impl From<Entry> for Known {
             refused: registration.error.is_some_and(|fault| fault.critical),
             created_at,
             updated_at,
+            claim,
             message: writer.message,
             slot: Slot::of(&command_id),
         }

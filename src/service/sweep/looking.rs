@@ -1,25 +1,35 @@
 //! How a sweep looks: in an order in which no moment between two lists makes a healthy worker look sick.
 
 use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::look::{Known, Look, SchedulerList};
 use super::{SweepError, SweepPoolConfig, WorkerManagementService};
 use crate::domain::{Pool, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
+use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, WorkerProvider};
-use crate::registration::WorkerRegistrationPort;
+use crate::registration::{RegistrationError, WorkerRegistrationPort};
 
 /// Instances whose place in the log is looked up: one that another's event has is proof enough.
 const MOST_PLACES: usize = 32;
+/// A scheduler has so long for its list, however many pages it has.
+const LONGEST_LIST: Duration = Duration::from_secs(60);
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
         let SweepPoolConfig { pool, trust_ended, .. } = config;
+        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let (records, size, scan) = self.records(pool).await?;
+        let (records, size, scan) = match first {
+            Some(first) => first,
+            None => self.records(pool).await?,
+        };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
         Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })
@@ -42,7 +52,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     pub(in crate::service) async fn list_scheduler(&self, pool: &Pool) -> SchedulerList {
         let Some(port) = &self.registration else { return SchedulerList::None };
-        match port.list_workers(pool).await {
+        let listed = timeout(LONGEST_LIST, port.list_workers(pool)).await.unwrap_or_else(|_| {
+            let message = format!("its list had no end after {LONGEST_LIST:?}");
+            Err(RegistrationError::Unavailable { code: "timeout", message })
+        });
+        match listed {
             Ok(None) => SchedulerList::None,
             Ok(Some(listed)) => {
                 SchedulerList::Of(listed.into_iter().map(|worker| (worker.worker_id, worker.epoch)).collect())

@@ -4,6 +4,9 @@
 //! writes before it does harm, so that two sweeps at once, or one that dies half-way, do no more than one that does not.
 
 mod act;
+mod brake;
+#[cfg(test)]
+mod brake_tests;
 mod carry_out;
 mod look;
 mod looking;
@@ -29,8 +32,9 @@ use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 
 pub use act::{Act, Order, Why};
+pub use brake::another_log;
 pub use look::{Known, Look, SchedulerList};
-pub use plan::{Plan, Rules, Sightings, another_log, plan};
+pub use plan::{Plan, Rules, Sightings, plan};
 pub use report::SweepReport;
 pub use size::{Count, plan_size};
 
@@ -82,6 +86,9 @@ impl SweepPoolConfig {
 /// Why a sweep, or an adoption, did nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
+    /// Another one of this replica is at it: what waited behind a provider that hangs would hold up all else.
+    #[error("another sweep of the pool is under way")]
+    UnderWay,
     /// Half a list would make the other half look gone.
     #[error("the provider's list: {0}")]
     Provider(#[from] ProviderError),
@@ -110,7 +117,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let begun = Instant::now();
         let memory = self.memory_of(&config.pool);
         // One sweep of a pool at a time in this replica; sweeps of other replicas are kept apart by each act's own write.
-        let mut sightings = memory.lock().await;
+        let Ok(mut sightings) = memory.try_lock() else { return Err(SweepError::UnderWay) };
         let signals = self.signals(&config.pool);
         let look = match self.look(config).await {
             Ok(look) => look,
@@ -152,6 +159,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             stuck_after: self.longest_step(),
             max_workers: self.config.max_workers,
             inventory: self.provider.inventory(),
+            trust_ended: config.trust_ended,
             message,
         }
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::act::{Act, Why};
+use super::brake::{another_log, too_many};
 use super::look::{Known, Look, SchedulerList};
 use super::size;
 use crate::domain::{RegistrationStatus, State, WorkerId, WorkerType};
+use crate::mutant::{self, Mutant};
 use crate::provider::Instance;
 
 /// Purges of one sweep at most: the rest is for the next ones.
@@ -35,6 +37,8 @@ pub struct Rules {
     pub max_workers: Option<usize>,
     /// The hosts of a static pool, in the order of preference.
     pub inventory: Option<Vec<WorkerId>>,
+    /// What the log says of workers that have ended is held to be true, whatever speaks against it.
+    pub trust_ended: bool,
     /// The sweep's own message: what it has begun before, and died over, it goes on with at once.
     pub message: Option<u64>,
 }
@@ -75,20 +79,25 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
         look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
     let removals = removals(look, rules, before, &instances, &mut plan);
     let live = look.records.values().filter(|known| known.is_live()).count();
-    plan.frozen = another_log(look).or_else(|| brake(look, rules, &removals, live));
+    plan.frozen = another_log(look, rules.trust_ended).or_else(|| too_many(look, rules, &removals, live));
     let most = rules.max_terminations.max(live / 20);
     if plan.frozen.is_none() {
         plan.put_off = removals.len().saturating_sub(most);
-        plan.acts.extend(removals.into_iter().take(most));
+        // Those that cannot be removed must not take the places of all others for ever: each sweep begins elsewhere.
+        let turn = usize::try_from(look.now.as_second()).unwrap_or(0);
+        let first = if plan.put_off > 0 { turn % removals.len() } else { 0 };
+        plan.acts.extend(removals.iter().cycle().skip(first).take(most.min(removals.len())).cloned());
         if !rules.remove_orphans {
             plan.acts.extend(reports(look, before));
         }
         scheduler_strays(look, &mut plan);
-        unfinished(look, rules, &mut plan);
+    }
+    let lost: HashSet<WorkerId> = plan.acts.iter().filter_map(Act::loses).cloned().collect();
+    if plan.frozen.is_none() {
+        unfinished(look, rules, &lost, &mut plan);
     }
     registrations(look, rules, &instances, &mut plan);
     if plan.frozen.is_none() {
-        let lost: HashSet<WorkerId> = plan.acts.iter().filter_map(Act::loses).cloned().collect();
         plan.acts.extend(size::acts(look, rules, &lost));
         purges(look, rules, &instances, &mut plan);
     }
@@ -158,42 +167,6 @@ fn reports(look: &Look, before: &Sightings) -> Vec<Act> {
     found.map(|(instance, _)| Act::ReportOrphan { instance: Box::new(instance.clone()) }).collect()
 }
 
-/// Why the log cannot be the one that the pool's instances were made under, if so.
-#[must_use]
-pub fn another_log(look: &Look) -> Option<String> {
-    if look.records.is_empty() && !look.instances.is_empty() {
-        let found = look.instances.len();
-        return Some(format!(
-            "the log has no event of this pool, and its provider lists {found} instances: the log is not the one that they were made under"
-        ));
-    }
-    look.rolled_back.clone()
-}
-
-/// Why too much would go, if so.
-fn brake(look: &Look, rules: &Rules, removals: &[Act], live: usize) -> Option<String> {
-    // A worker that the log has never heard of is as good as an instance without a record: the log may be another one.
-    let unknown = match &look.scheduler {
-        SchedulerList::Of(listed) => listed.keys().filter(|worker_id| !look.records.contains_key(*worker_id)).count(),
-        SchedulerList::None | SchedulerList::Away(_) => 0,
-    };
-    let too_many = |going: usize| going > rules.max_terminations && going > live / 10;
-    let lost = removals.iter().filter(|act| act.loses().is_some()).count();
-    let orphans = removals.len() - lost;
-    if too_many(removals.len()) {
-        return Some(format!(
-            "{orphans} orphans and {lost} workers without an instance would go, of {live} live ones: more than max_terminations ({}) and than 10 %",
-            rules.max_terminations
-        ));
-    }
-    too_many(unknown).then(|| {
-        format!(
-            "the scheduler lists {unknown} workers that the log has never heard of, beside {live} live ones: more than max_terminations ({}) and than 10 %",
-            rules.max_terminations
-        )
-    })
-}
-
 /// Workers in the scheduler's list that have ended, or never were.
 fn scheduler_strays(look: &Look, plan: &mut Plan) {
     let SchedulerList::Of(listed) = &look.scheduler else { return };
@@ -209,8 +182,9 @@ fn scheduler_strays(look: &Look, plan: &mut Plan) {
 }
 
 /// Records that nobody moves any more, and what this very sweep began before it died.
-fn unfinished(look: &Look, rules: &Rules, plan: &mut Plan) {
-    for (worker_id, known) in sorted(&look.records) {
+fn unfinished(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>, plan: &mut Plan) {
+    let all = sorted(&look.records).into_iter().filter(|(worker_id, _)| !lost.contains(*worker_id));
+    for (worker_id, known) in all {
         let own = rules.message.is_some() && known.message == rules.message;
         let stood = passed(known.updated_at, look.now) > signed(rules.stuck_after);
         let open = match known.state {
@@ -282,7 +256,7 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
             && !instances.contains_key(worker_id)
             && !hosts.contains(*worker_id)
             && !is_newest(known)
-            && passed(known.updated_at, look.now) > signed(rules.retention)
+            && (mutant::on(Mutant::PurgedEarly) || passed(known.updated_at, look.now) > signed(rules.retention))
     });
     plan.acts.extend(
         past.take(MOST_PURGES)

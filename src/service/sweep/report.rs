@@ -27,6 +27,8 @@ pub struct SweepReport {
     pub frozen: Option<String>,
     /// Commands that the pool's size asks for; whoever called sends or carries them out.
     pub orders: Vec<Order>,
+    /// The event of the pool's own that tells the size; 0 where it has none.
+    pub size_rev: u64,
     /// From the first look to the last act.
     pub took: Duration,
 }
@@ -36,6 +38,7 @@ impl SweepReport {
         Self {
             instances: look.instances.len(),
             live: look.records.values().filter(|known| known.is_live()).count(),
+            size_rev: look.size.as_ref().map_or(0, |entry| entry.record.rev),
             suspects: plan.suspects.clone(),
             put_off: plan.put_off,
             frozen: plan.frozen.clone(),

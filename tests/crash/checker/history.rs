@@ -158,7 +158,12 @@ impl Event {
     /// Ended by enlist itself, for the sake of the command that made it: the dead letter is that command's outcome.
     pub(crate) fn closed_by_enlist(&self) -> bool {
         let (command, reason) = self.ended_by();
-        command == self.text("command_id") && matches!(reason, "exhausted" | "quota")
+        command == self.text("command_id") && matches!(reason, "exhausted" | "quota" | "expired" | "conflict")
+    }
+
+    /// Left by a provision that was refused before anybody had begun it.
+    pub(crate) fn refused(&self) -> bool {
+        self.state() == "terminated" && self.closed_by_enlist()
     }
 
     /// Left by a terminate where there was no worker.

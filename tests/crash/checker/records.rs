@@ -65,7 +65,11 @@ pub(super) fn epochs_never_fall(history: &History, found: &mut Vec<String>) {
         let epochs: Vec<u64> = events.iter().map(|event| event.number("epoch")).collect();
         let grows = epochs.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1);
         // Who was there before its record begins above what the scheduler may have seen.
-        let first = if history.stray(worker).is_some() { epochs[0].max(2) } else { 1 };
+        let first = if history.stray(worker).is_some_and(|stray| stray.command == events[0].text("command_id")) {
+            epochs[0].max(2)
+        } else {
+            1
+        };
         if epochs.first() != Some(&first) || !grows {
             found.push(format!("{worker}: epochs are {epochs:?}, expected to begin at 1 and to grow one by one"));
         }
@@ -96,7 +100,7 @@ pub(super) fn states_follow_each_other(history: &History, found: &mut Vec<String
 fn may_follow(before: Option<&Event>, event: &Event) -> bool {
     let Some(before) = before else {
         let orphan = event.state() == "terminating" && event.ended_by().1 == "orphan";
-        return event.state() == "provisioning" || event.never_was() || orphan;
+        return event.state() == "provisioning" || event.never_was() || event.refused() || orphan;
     };
     let next: &[&str] = match before.state() {
         "provisioning" => &["provisioning", "provisioned", "terminating", "failed", "lost"],

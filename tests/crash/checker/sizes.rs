@@ -69,11 +69,15 @@ pub(super) fn every_size_was_asked_for(history: &History, found: &mut Vec<String
             found.push(format!("the pool: size {size} by {id:?}, which nobody sent (event {})", event.sequence));
         }
     }
-    let of_size = |id: &str| id.starts_with("enlist-size-") || id.starts_with("enlist-end-");
     let ids = history.commands.iter().filter_map(|sent| sent.id.as_deref());
-    for id in ids.filter(|id| of_size(id) && history.sizes.is_empty()) {
+    for id in ids.filter(|id| asked_by_size(id) && history.sizes.is_empty()) {
         found.push(format!("{id} was sent for a pool without a size"));
     }
+}
+
+/// A command that enlist sends to itself, so that a pool comes to its size.
+pub(super) fn asked_by_size(id: &str) -> bool {
+    id.starts_with("enlist-size-") || id.starts_with("enlist-end-")
 }
 
 /// The events that end a `pool` command: its own `sized`, or else the `sizing` of a later command.

@@ -265,7 +265,7 @@ const WRONG: [Wrong; 50] = [
     ("provision c-c: 2 dead letters of one command", |h| letter(h, 3, "not_allowed")),
     ("the unreadable command 5: 0 dead letters", |h| drop(h.dead.pop())),
     ("terminate t-1: outcomes [], dead letters []", |h| h.events.retain(|event| event.state() != "terminated")),
-    ("terminate t-1: outcomes [\"terminated (5)\"], dead letters [\"exhausted\"]", |h| letter(h, 2, "exhausted")),
+    ("terminate t-1: outcomes [\"terminated (5)\"], dead letters [\"expired\"]", |h| letter(h, 2, "expired")),
     ("dead letter 1 (f.dead.p.provision.c-c): its body is not the command's", |h| h.dead[0].body = "{}".into()),
     ("dead letter 1 (f.dead.p.provision.c-c): Enlist-Reason is \"whim\"", |h| {
         h.dead[0].headers.insert("Enlist-Reason".into(), "whim".into());

@@ -123,7 +123,7 @@ fn request(key: WorkerKey, command: &[&str]) -> LaunchRequest {
         command_id: CommandId::new("c-1").unwrap(),
         spec_hash: SpecHash::of(b"1"),
         epoch: 7,
-        claim: 3,
+        claim: "3@2026-01-01T00:00:00Z".parse().unwrap(),
         spec: WorkerSpec {
             image: Some(images::IMAGE.to_owned()),
             command: command.iter().map(ToString::to_string).collect(),

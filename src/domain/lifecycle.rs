@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Capabilities, CommandId, CorrelationId, EndedBy, Pool, Registration, RegistrationFault, RegistrationStatus,
+    Capabilities, CommandId, CorrelationId, EndedBy, Pool, Reason, Registration, RegistrationFault, RegistrationStatus,
     SpecHash, State, Worker, WorkerFault, WorkerId, WorkerType,
 };
 use crate::mutant::{self, Mutant};
@@ -184,6 +184,13 @@ impl Worker {
     #[must_use]
     pub fn never_was(claim: Claim, now: Timestamp) -> Self {
         let ended_by = EndedBy { command_id: Some(claim.command_id.clone()), reason: Some("unknown".into()) };
+        Self { ended_by: Some(ended_by), ..claim.open(None, State::Terminated, now) }
+    }
+
+    /// The record of a worker that was never begun, as its command was refused: it stands in the way of a claim that is late.
+    #[must_use]
+    pub fn refused(claim: Claim, reason: Reason, now: Timestamp) -> Self {
+        let ended_by = EndedBy { command_id: Some(claim.command_id.clone()), reason: Some(reason.as_str().to_owned()) };
         Self { ended_by: Some(ended_by), ..claim.open(None, State::Terminated, now) }
     }
 

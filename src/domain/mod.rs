@@ -1,5 +1,6 @@
 //! What a worker is and which steps it may take: no IO, no clock, no chance.
 
+mod claimed;
 mod error;
 mod ids;
 mod lane;
@@ -12,6 +13,7 @@ mod spec;
 mod verb;
 mod worker;
 
+pub use claimed::{Claimed, NoClaim};
 pub use error::{ErrorClass, Standing};
 pub use ids::{CommandId, CorrelationId, InvalidToken, Pool, Prefix, WorkerId, WorkerKey};
 pub use lane::Lane;

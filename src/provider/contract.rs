@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{Instance, LaunchRequest, ProviderError, WorkerProvider};
-use crate::domain::{CommandId, ErrorClass, Pool, SpecHash, WorkerId, WorkerKey, WorkerSpec, WorkerType};
+use crate::domain::{Claimed, CommandId, ErrorClass, Pool, SpecHash, WorkerId, WorkerKey, WorkerSpec, WorkerType};
 
 /// What is checked.
 pub struct Subject<'a, P> {
@@ -162,7 +162,7 @@ impl<P: WorkerProvider> Run<'_, P> {
             command_id: command("check-")?,
             spec_hash: SpecHash::of(key.worker_id.as_str().as_bytes()),
             epoch: 7,
-            claim: 21,
+            claim: Claimed { sequence: 21, at: jiff::Timestamp::UNIX_EPOCH },
             spec: self.subject.spec.clone(),
             key,
         })
@@ -253,7 +253,11 @@ impl<P: WorkerProvider> Run<'_, P> {
     async fn first_claim(&mut self) -> Checked {
         let (request, _) = self.create().await?;
         let replica = (self.subject.replica)();
-        let later = LaunchRequest { epoch: request.epoch + 1, claim: request.claim + 1, ..request.clone() };
+        let later = LaunchRequest {
+            epoch: request.epoch + 1,
+            claim: Claimed { sequence: request.claim.sequence + 1, ..request.claim },
+            ..request.clone()
+        };
         replica.create_worker(&later).await.map_err(told("create by another replica"))?;
         let found = replica.find_worker(&request.key).await.map_err(told("find"))?;
         let listed = replica.list_workers(self.subject.pool).await.map_err(told("list"))?;

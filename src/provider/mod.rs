@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::{
-    Capabilities, CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerFault, WorkerId, WorkerKey, WorkerSpec,
+    Capabilities, Claimed, CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerFault, WorkerId, WorkerKey, WorkerSpec,
     WorkerType,
 };
 
@@ -30,9 +30,9 @@ pub struct LaunchRequest {
     pub spec_hash: SpecHash,
     /// The fence under which the call is made.
     pub epoch: u64,
-    /// The place of the worker's claim in the log. The instance keeps it, so that a log that does not reach so far, or has
+    /// The worker's claim. The instance keeps it, so that a log that does not reach so far, or has
     /// another worker's event there, is known to have been rolled back.
-    pub claim: u64,
+    pub claim: Claimed,
     /// What to make.
     pub spec: WorkerSpec,
 }
@@ -54,8 +54,8 @@ pub struct Instance {
     pub spec_hash: SpecHash,
     /// The epoch under which it was made.
     pub epoch: u64,
-    /// The place of its worker's claim in the log, read back from the provider; `None` where an older version made it.
-    pub claim: Option<u64>,
+    /// Its worker's claim, read back from the provider; `None` where an older version made it.
+    pub claim: Option<Claimed>,
     /// The worker's own labels, read back from the provider.
     pub labels: Labels,
     /// When it was made.

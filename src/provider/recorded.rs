@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, LaunchRequest, ProviderError};
-use crate::domain::{CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerId, WorkerKey};
+use crate::domain::{Claimed, CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerId, WorkerKey};
 
 /// One instance on one line of JSON. It holds no environment: that may be secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(super) struct Recorded {
     pub(super) epoch: u64,
     /// Not there in what older versions wrote.
     #[serde(default)]
-    pub(super) claim: Option<u64>,
+    pub(super) claim: Option<Claimed>,
     pub(super) labels: Labels,
     pub(super) created_at: Timestamp,
 }
@@ -94,7 +94,8 @@ mod tests {
             "labels":{},"created_at":"1970-01-01T00:00:00Z"}"#;
         let old: Recorded = serde_json::from_str(line).unwrap();
         assert_eq!(old.instance().claim, None);
-        let new = serde_json::to_string(&Recorded { claim: Some(7), ..old }).unwrap();
-        assert_eq!(serde_json::from_str::<Recorded>(&new).unwrap().instance().claim, Some(7));
+        let claim: Option<Claimed> = "7@2026-01-01T00:00:00Z".parse().ok();
+        let new = serde_json::to_string(&Recorded { claim, ..old }).unwrap();
+        assert_eq!(serde_json::from_str::<Recorded>(&new).unwrap().instance().claim, claim);
     }
 }

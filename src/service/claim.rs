@@ -16,10 +16,10 @@ const ROUNDS: usize = 8;
 
 /// A command on its way to a worker.
 #[derive(Clone, Copy)]
-struct Claiming<'a> {
-    order: &'a DynamicWorkerConfig,
-    registration: bool,
-    message: Option<u64>,
+pub(super) struct Claiming<'a> {
+    pub(super) order: &'a DynamicWorkerConfig,
+    pub(super) registration: bool,
+    pub(super) message: Option<u64>,
 }
 
 /// Where a provision stands once its worker's head is known.
@@ -73,11 +73,21 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             known = self.journal.head(&key).await?;
             match known.take() {
                 // Nobody has begun it, and it may not begin.
-                None => may_start.clone()?,
+                None => {
+                    if let Err(refusal) = &may_start
+                        && let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await?
+                    {
+                        return Err(stop);
+                    }
+                }
                 Some(head) => match Box::pin(self.resume(claim, head)).await? {
                     Resumed::At(position) => return Ok(position),
                     Resumed::Free(head) => {
-                        may_start.clone()?;
+                        if let Err(refusal) = &may_start
+                            && let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await?
+                        {
+                            return Err(stop);
+                        }
                         match self.open(claim, &key, Some(&head)).await {
                             Ok(hold) => return Ok(Position::Held(hold)),
                             Err(AppendError::Conflict) => {}
@@ -95,8 +105,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     async fn claim_host(&self, claim: Claiming<'_>, hosts: Vec<WorkerId>) -> Result<Position, Stop> {
         let order = claim.order;
         let mut free = Vec::new();
-        for id in hosts {
-            let key = WorkerKey::new(order.pool.clone(), id);
+        for id in &hosts {
+            let key = WorkerKey::new(order.pool.clone(), id.clone());
             let history = self.journal.history(&key).await?;
             if history.iter().any(|entry| entry.worker.command_id == order.command_id)
                 && !mutant::on(Mutant::SecondHost)
@@ -107,7 +117,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 free.push((key, history.into_iter().last()));
             }
         }
-        self.may_start(order).await??;
+        if let Err(refusal) = self.may_start(order).await? {
+            return Err(self.refuse_host(claim, &hosts, &refusal).await?);
+        }
         for (key, head) in free {
             match self.open(claim, &key, head.as_ref()).await {
                 Ok(hold) => return Ok(Position::Held(hold)),
@@ -121,13 +133,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
             }
         }
-        Err(Refusal::new(Reason::Quota, format!("pool {} has no free host", order.pool)).into())
+        let refusal = Refusal::new(Reason::Quota, format!("pool {} has no free host", order.pool));
+        Err(self.refuse_host(claim, &hosts, &refusal).await?)
     }
 
     /// Whether a command that nobody has begun may begin: it has not expired and the pool has room. The room is only
     /// looked at here; [`Self::admit`] holds the limit once the claim has its place in the log.
     async fn may_start(&self, order: &DynamicWorkerConfig) -> Result<Result<(), Refusal>, Stop> {
         if let Err(refusal) = self.not_expired(order.expires_at) {
+            return Ok(Err(refusal));
+        }
+        if self.provider.inventory().is_some()
+            && let Some(refusal) = self.refused_before(order).await?
+        {
             return Ok(Err(refusal));
         }
         if let Some(max) = self.config.max_workers
@@ -141,8 +159,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Written before the provider is called: a crash between the two leaves a claim to resume, never an instance that
     /// nobody knows.
     async fn open(&self, claim: Claiming<'_>, key: &WorkerKey, head: Option<&Entry>) -> Result<Hold, AppendError> {
-        let Claiming { order, registration, message } = claim;
-        let claim = Claim {
+        let worker = Step::Claim(Box::new(self.claim_for(claim, key)))
+            .apply(head.map(|entry| &entry.worker), self.now())
+            .map_err(|_| AppendError::Conflict)?;
+        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.writer(claim.message)).await
+    }
+
+    pub(super) fn claim_for(&self, claim: Claiming<'_>, key: &WorkerKey) -> Claim {
+        let Claiming { order, registration, .. } = claim;
+        Claim {
             pool: key.pool.clone(),
             worker_id: key.worker_id.clone(),
             worker_type: self.provider.worker_type(),
@@ -152,11 +177,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             provider: self.provider.name().to_owned(),
             capabilities: order.spec.capabilities(),
             registration,
-        };
-        let worker = Step::Claim(Box::new(claim))
-            .apply(head.map(|entry| &entry.worker), self.now())
-            .map_err(|_| AppendError::Conflict)?;
-        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.writer(message)).await
+        }
     }
 
     /// What a command finds that is not the first to come to its worker.
@@ -164,7 +185,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let Claiming { order, message, .. } = claim;
         let worker = &head.worker;
         if worker.command_id != order.command_id {
-            return self.resume_beside_another(order, head).await;
+            return self.resume_beside_another(claim, head).await;
         }
         Self::same_content(order, worker)?;
         match worker.state {
@@ -198,7 +219,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
     }
 
-    async fn resume_beside_another(&self, order: &DynamicWorkerConfig, head: Entry) -> Result<Resumed, Stop> {
+    async fn resume_beside_another(&self, claim: Claiming<'_>, head: Entry) -> Result<Resumed, Stop> {
+        let order = claim.order;
         let worker = &head.worker;
         if worker.worker_type == WorkerType::Static {
             let history = self.journal.history(&worker.key()).await?;
@@ -219,7 +241,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let (state, by) = (worker.state.as_str(), &worker.command_id);
         let detail =
             format!("worker_id: {} belongs to command {by} and is {state}; expected a name that is free", worker.key());
-        Err(Refusal::new(Reason::Conflict, detail).into())
+        let refusal = Refusal::new(Reason::Conflict, detail);
+        match self.provider.inventory() {
+            // The host is free again some day.
+            Some(hosts) => Err(self.refuse_host(claim, &hosts, &refusal).await?),
+            None => Err(refusal.into()),
+        }
     }
 
     fn same_content(order: &DynamicWorkerConfig, worker: &Worker) -> Result<(), Refusal> {
@@ -236,12 +263,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// The dead letter that a worker's record announces, where enlist itself has ended it.
-    fn closed_by_enlist(order: &DynamicWorkerConfig, worker: &Worker) -> Option<Refusal> {
+    pub(super) fn closed_by_enlist(order: &DynamicWorkerConfig, worker: &Worker) -> Option<Refusal> {
         let ended_by = worker.ended_by.as_ref()?;
         if ended_by.command_id.as_ref() != Some(&order.command_id) {
             return None;
         }
         match ended_by.reason.as_deref() {
+            Some("expired") => Some(Refusal::new(Reason::Expired, "it had expired before it could start")),
+            Some("conflict") => Some(Refusal::new(Reason::Conflict, "the host was in use")),
             Some("quota") => Some(Refusal::new(Reason::Quota, format!("pool {} was full", worker.pool))),
             Some("exhausted") => Some(Self::exhausted(worker)),
             _ => None,

@@ -8,7 +8,7 @@ use super::gate::Turn;
 use super::hold::Hold;
 use super::pace::HeldOff;
 use super::{DynamicWorkerConfig, Stop, WorkerManagementService};
-use crate::domain::{ErrorClass, MAX_IDLE_TRIES, Standing, Step};
+use crate::domain::{Claimed, ErrorClass, MAX_IDLE_TRIES, Standing, Step};
 use crate::journal::Journal;
 use crate::provider::{Instance, LaunchRequest, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
@@ -27,7 +27,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             command_id: worker.command_id.clone(),
             spec_hash: worker.spec_hash.clone(),
             epoch: worker.epoch,
-            claim: hold.claim(),
+            claim: Claimed { sequence: hold.claim(), at: worker.created_at },
             spec: order.spec.clone(),
         };
         let paced = self.paced(&order.pool);

@@ -12,6 +12,7 @@ mod let_go;
 mod library;
 mod pace;
 mod provision;
+mod refuse;
 mod resize;
 mod scheduler;
 mod settings;

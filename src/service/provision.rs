@@ -3,12 +3,14 @@
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
+use tokio::time::Instant;
 
 use super::claim::Position;
 use super::hold::{Hold, HoldError};
 use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
+use crate::bus::streams::ACK_WAIT;
 use crate::crash::{self, CrashPoint};
-use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker};
+use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerType};
 use crate::journal::{Journal, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
@@ -34,6 +36,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         message: Option<u64>,
     ) -> Result<Worker, Stop> {
         crash::point(CrashPoint::ProvisionReceived);
+        let begun = Instant::now();
         let wanted = registration.enabled && self.registration.is_some();
         let mut hold = match self.claim(order, wanted, message).await? {
             Position::Settled(worker) => return Ok(worker),
@@ -41,6 +44,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         if hold.worker().state == State::Provisioning {
             crash::point(CrashPoint::Claimed);
+            // Another try of the message can have refused it: at any time where hosts are looked for, and else only after the
+            // ack wait, so that no claim but a slow one has to look.
+            let of_host = hold.worker().worker_type == WorkerType::Static;
+            if of_host || (order.worker_id.is_some() && begun.elapsed() >= ACK_WAIT) {
+                Box::pin(self.not_refused(&mut hold, order)).await?;
+            }
             self.admit(&mut hold).await?;
             let Some(instance) = self.create(&mut hold, order).await? else {
                 return Ok(hold.into_worker());

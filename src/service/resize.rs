@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 /// How often the pool's record may change under a command before it comes back later.
 const ROUNDS: usize = 8;
 /// How far the clocks of the server and of replicas may be apart.
-const CLOCKS: SignedDuration = SignedDuration::from_secs(60);
+const CLOCKS: SignedDuration = SignedDuration::from_secs(5);
 
 /// A pool to be brought to a size.
 #[derive(Debug, Clone, PartialEq)]

@@ -84,7 +84,7 @@ pub(crate) fn request(spec: WorkerSpec) -> LaunchRequest {
         command_id: CommandId::new("c-1").unwrap(),
         spec_hash: SpecHash::of(b"content"),
         epoch: 1,
-        claim: 3,
+        claim: "3@2026-01-01T00:00:00Z".parse().unwrap(),
         spec,
     }
 }

@@ -209,7 +209,7 @@ mod tests {
             command_id: CommandId::new("c-1").unwrap(),
             spec_hash: SpecHash::of(b"1"),
             epoch: 1,
-            claim: 3,
+            claim: "3@2026-01-01T00:00:00Z".parse().unwrap(),
             spec: WorkerSpec { image: Some("i".to_owned()), ..spec },
         }
     }
@@ -291,7 +291,7 @@ mod tests {
             change(container.labels.as_mut().unwrap());
             Seen::read(&fleet(), container).map(|seen| seen.unwrap().instance.claim)
         };
-        assert_eq!(read(&|_| {}).unwrap(), Some(3));
+        assert_eq!(read(&|_| {}).unwrap(), "3@2026-01-01T00:00:00Z".parse().ok());
         assert_eq!(read(&|labels| drop(labels.remove(CLAIM))).unwrap(), None, "an older version's");
         let unreadable = read(&|labels| drop(labels.insert(CLAIM.to_owned(), "x".to_owned()))).unwrap_err();
         assert_eq!(unreadable.class, ErrorClass::Internal);

@@ -49,7 +49,7 @@ fn old_size(look: &Look) -> Option<String> {
     }
     let claimed_again = look.instances.iter().filter_map(|instance| {
         let known = look.records.get(&instance.key.worker_id).filter(|known| known.counts())?;
-        instance.claim.filter(|claim| *claim != known.claim).map(|_| known.claim)
+        instance.claim.filter(|claim| *claim != known.claim).map(|_| known.claim.sequence)
     });
     let first = claimed_again.min()?;
     (size.sequence < first).then(|| {

@@ -4,7 +4,7 @@ use super::act::Act;
 use super::look::{Known, Look, SchedulerList};
 use super::plan::Rules;
 use super::plan_tests::{healthy, id, instance, known, rules, second, size_of};
-use crate::domain::{State, WorkerType};
+use crate::domain::{Claimed, State, WorkerType};
 use crate::provider::Instance;
 
 #[test]
@@ -24,10 +24,10 @@ fn eleven_of_a_hundred_are_too_many_and_ten_are_not() {
 fn claimed_again(size: u32) -> Look {
     let mut look = Look { size: Some(size_of(size)), ..healthy(10) };
     for made in &mut look.instances[4..] {
-        made.claim = Some(900);
+        made.claim = Some(Claimed { sequence: 900, at: jiff::Timestamp::UNIX_EPOCH });
     }
-    for (number, known) in (4..).zip(50..56) {
-        look.records.get_mut(&id(number)).unwrap().claim = known;
+    for (number, sequence) in (4..).zip(50..56) {
+        look.records.get_mut(&id(number)).unwrap().claim.sequence = sequence;
     }
     look
 }

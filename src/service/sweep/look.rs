@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::domain::{RegistrationStatus, Slot, State, Worker, WorkerId, WorkerType};
+use crate::domain::{Claimed, RegistrationStatus, Slot, State, Worker, WorkerId, WorkerType};
 use crate::journal::{Entry, PoolEntry};
 use crate::provider::Instance;
 
@@ -58,8 +58,8 @@ pub struct Known {
     pub registration: RegistrationStatus,
     /// The scheduler has refused it for good.
     pub refused: bool,
-    /// The place of its claim in the log.
-    pub claim: u64,
+    /// Its claim.
+    pub claim: Claimed,
     /// It could not be made, or did not last: its provider said so, enlist itself gave its command up, or it was lost soon.
     pub unmade: bool,
     /// When it was claimed.
@@ -74,7 +74,7 @@ pub struct Known {
 
 impl From<Entry> for Known {
     fn from(entry: Entry) -> Self {
-        let claim = entry.claim().unwrap_or(entry.sequence);
+        let claim = Claimed { sequence: entry.claim().unwrap_or(entry.sequence), at: entry.worker.created_at };
         let Entry { worker, sequence, writer } = entry;
         let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, ended_by, .. } =
             worker;

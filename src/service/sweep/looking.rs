@@ -85,7 +85,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             })
         });
         let mut places: Vec<(u64, &Instance)> =
-            unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim, instance))).collect();
+            unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim.sequence, instance))).collect();
         // The newest first: they are the first that an older copy lacks.
         places.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
         let said = |claim: u64, instance: &Instance, what: String| {

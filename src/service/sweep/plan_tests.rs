@@ -11,8 +11,8 @@ use super::look::{Known, Look, SchedulerList};
 use super::plan::{Plan, Rules, Sightings, plan};
 use super::size::Count;
 use crate::domain::{
-    CommandId, Labels, Pool, PoolRecord, PoolState, RegistrationStatus, Slot, SpecHash, State, WorkerId, WorkerKey,
-    WorkerType,
+    Claimed, CommandId, Labels, Pool, PoolRecord, PoolState, RegistrationStatus, Slot, SpecHash, State, WorkerId,
+    WorkerKey, WorkerType,
 };
 use crate::journal::{PoolEntry, Writer};
 use crate::provider::Instance;
@@ -54,7 +54,7 @@ pub(super) fn known(state: State, number: usize, age: i64) -> Known {
         state,
         epoch: 1,
         sequence: number as u64 + 1,
-        claim: number as u64 + 1,
+        claim: Claimed { sequence: number as u64 + 1, at: ago(age) },
         instance_id: there.then(|| format!("i-{number}").into()),
         registration: match state {
             State::Registered => RegistrationStatus::Registered,

@@ -132,9 +132,7 @@ fn outcomes_of_provision<'a>(lives: &Lives<'a>, id: &str) -> Vec<&'a Event> {
 }
 
 fn is_refused(history: &History, id: &str) -> bool {
-    letters(history, "provision", id)
-        .iter()
-        .any(|letter| matches!(letter.header("Enlist-Reason"), "quota" | "expired" | "conflict"))
+    letters(history, "provision", id).iter().any(|letter| matches!(letter.header("Enlist-Reason"), "quota" | "expired"))
 }
 
 /// A claim that was on its way for so long that its command had been refused: nobody worked on it, so nothing was made, and

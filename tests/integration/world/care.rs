@@ -9,7 +9,9 @@ use enlist::bus::connection;
 use enlist::bus::delivery::Desk;
 use enlist::bus::requests::Requests;
 use enlist::bus::streams;
-use enlist::domain::{Capabilities, Claim, CommandId, EndedBy, Pool, Verb, Worker, WorkerId, WorkerKey, WorkerType};
+use enlist::domain::{
+    Capabilities, Claim, Claimed, CommandId, EndedBy, Pool, Verb, Worker, WorkerId, WorkerKey, WorkerType,
+};
 use enlist::handle::OwnQueue;
 use enlist::journal::nats::NatsJournal;
 use enlist::journal::{Journal, Writer};
@@ -85,7 +87,8 @@ impl World {
         let provider = self.provider(pool.as_str());
         let spec = self.config().pools[&pool].template.clone();
         let key = WorkerKey::new(pool, worker_id);
-        provider.create_worker(&LaunchRequest { key, command_id, spec_hash, epoch: 1, claim: at, spec }).await.unwrap()
+        let claim = Claimed { sequence: at, at: Timestamp::UNIX_EPOCH };
+        provider.create_worker(&LaunchRequest { key, command_id, spec_hash, epoch: 1, claim, spec }).await.unwrap()
     }
 
     /// What a tool of the operator has of a pool.

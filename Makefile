@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow simulate check fmt lint doc deny compose-config broker venv bench image up schemas clean
+.PHONY: help run test test-slow simulate soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -27,6 +27,19 @@ simulate: export FROM := $(FROM)
 simulate: export SEED := $(SEED)
 simulate: ## Fleets in virtual time with everything going wrong: SEEDS=2000, FROM=0, or SEED=<n> for one with its history
 	$(CARGO) test --locked --profile simulation --features mutants --test simulation $(if $(SEED),nothing_is) -- --nocapture
+
+# The same seed does the same: `make soak SEED=...`, as the run has printed it.
+soak: export ENLIST_MINUTES = $(or $(MINUTES),10)
+soak: export ENLIST_SEED = $(SEED)
+soak: venv ## Three brokers, replicas and pools, and everything going wrong at once: MINUTES=10
+	$(CARGO) test --locked --features crash-points --test soak -- --ignored --nocapture whatever_crashes $(ARGS)
+
+# The replica is a release build: what an allocator keeps is not the same in others.
+leaks: export ENLIST_MINUTES = $(or $(MINUTES),60)
+leaks: export ENLIST_BINARY = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/enlist
+leaks: venv ## Time-outs, reconnects and dead letters at speed leave nothing behind: MINUTES=60
+	$(CARGO) build --locked --release --bin enlist
+	$(CARGO) test --locked --features crash-points --test soak -- --ignored --nocapture an_hour_of_trouble $(ARGS)
 
 check: fmt lint doc deny compose-config test ## All that must hold before a commit lands
 

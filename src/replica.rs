@@ -22,10 +22,10 @@ use crate::journal::follow::Follower;
 use crate::journal::nats::NatsJournal;
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
-use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected};
+use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected, tasks_alive};
 use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker, ask_for_sweeps};
 
-/// How often the gauges of live workers are set.
+/// How often the gauges of live workers and of tasks are set.
 const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why a replica did not start.
@@ -205,6 +205,7 @@ async fn keep_gauges(pools: Vec<(Arc<PoolSignals>, Follower)>, stop: Cancellatio
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
+        tasks_alive(tokio::runtime::Handle::current().metrics().num_alive_tasks());
         for (signals, follower) in &pools {
             follower.look(|census| census.by_state().for_each(|(state, count)| signals.workers(state, count)));
         }

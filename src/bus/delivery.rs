@@ -14,7 +14,7 @@ use super::subjects::Subjects;
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, Pool, Refusal, Verb};
 use crate::wire::command;
-use crate::wire::dead_letter::{DeadLetter, REASON, SEQUENCE};
+use crate::wire::dead_letter::{DeadLetter, SEQUENCE};
 use crate::wire::publish::PubAck;
 
 /// Progress is told at a third of the ack wait.
@@ -208,8 +208,9 @@ impl Delivery {
                 Ok(Ok(ack)) => return Ok(!ack.duplicate),
                 Ok(Err(error)) if error.is_wrong_last_sequence() => {
                     let Some(stored) = self.newest(&subject).await? else { continue };
-                    // This very one: the same message, or a copy of it that was refused for the same reason.
-                    if stored.body == letter.body && stored.header(REASON) == Some(letter.refusal.reason.as_str()) {
+                    // This very one: the same message, or a copy of it. One command has one dead letter, though its copy
+                    // may find another reason: the pool was full, and by now its name is taken.
+                    if stored.body == letter.body {
                         return Ok(false);
                     }
                     newest = stored.sequence;

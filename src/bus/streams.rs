@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::context::ConsumerInfoErrorKind;
-use async_nats::jetstream::stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
+use async_nats::jetstream::context::{
+    ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
+};
+use async_nats::jetstream::stream::{
+    self, ConsumerErrorKind, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform,
+};
 use async_nats::jetstream::{self, ErrorCode};
 use serde_json::Value;
 
@@ -17,6 +21,8 @@ use crate::domain::{Lane, Pool, Verb};
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// The largest command.
 const MAX_COMMAND: i32 = 64 * 1024;
+/// The code of what a server cannot do now.
+const UNAVAILABLE: usize = 503;
 const MAX_ACK_PENDING: i64 = 20_000;
 const EVENTS_PER_SUBJECT: i64 = 64;
 const DEAD_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -44,6 +50,14 @@ pub enum StreamsError {
         kind: &'static str,
         /// Its name.
         name: String,
+    },
+    /// No answer, or none yet: the brokers have no leader, or are too busy. Later it may be done.
+    #[error("cannot {action}: {cause}")]
+    Away {
+        /// What was asked.
+        action: String,
+        /// The client's words.
+        cause: String,
     },
     /// The server did not do it.
     #[error("cannot {action}: {cause}{complaint}")]
@@ -196,10 +210,16 @@ impl Keeper<'_> {
                 // Another replica that starts at the same time may be quicker; the same configuration is no error.
                 return match self.context.create_stream(wanted).await {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(self.server(format!("create stream {name}"), &error)),
+                    Err(error) => {
+                        let refused = match error.kind() {
+                            CreateStreamErrorKind::JetStream(error) => Some(error),
+                            _ => None,
+                        };
+                        Err(self.server(format!("create stream {name}"), &error, refused.as_ref()))
+                    }
                 };
             }
-            Err(error) => return Err(self.server(format!("look up stream {name}"), &error)),
+            Err(error) => return Err(self.not_looked_up(&name, &error)),
         };
         let differences = differences(&wanted, &found);
         if differences.is_empty() {
@@ -221,11 +241,7 @@ impl Keeper<'_> {
     async fn consumer(&self, stream: &str, wanted: pull::Config) -> Result<(), StreamsError> {
         let name = wanted.durable_name.clone().unwrap_or_default();
         let shown = format!("{name} on {stream}");
-        let handle = self
-            .context
-            .get_stream(stream)
-            .await
-            .map_err(|error| self.server(format!("look up stream {stream}"), &error))?;
+        let handle = self.context.get_stream(stream).await.map_err(|error| self.not_looked_up(stream, &error))?;
         let found = match handle.consumer_info(&name).await {
             Ok(info) => info.config,
             Err(error) if missing(&error.kind()) => {
@@ -234,10 +250,22 @@ impl Keeper<'_> {
                 }
                 return match handle.create_consumer(wanted).await {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(self.server(format!("create consumer {shown}"), &error)),
+                    Err(error) => {
+                        let refused = match error.kind() {
+                            ConsumerErrorKind::JetStream(error) => Some(error),
+                            _ => None,
+                        };
+                        Err(self.server(format!("create consumer {shown}"), &error, refused.as_ref()))
+                    }
                 };
             }
-            Err(error) => return Err(self.server(format!("look up consumer {shown}"), &error)),
+            Err(error) => {
+                let refused = match error.kind() {
+                    ConsumerInfoErrorKind::JetStream(error) => Some(error),
+                    _ => None,
+                };
+                return Err(self.server(format!("look up consumer {shown}"), &error, refused.as_ref()));
+            }
         };
         let wanted_full = async_nats::jetstream::consumer::IntoConsumerConfig::into_consumer_config(wanted.clone());
         let differences = differences(&wanted_full, &found);
@@ -256,10 +284,27 @@ impl Keeper<'_> {
         }
     }
 
-    fn server(&self, action: String, error: &dyn std::fmt::Display) -> StreamsError {
-        let complaint =
-            self.connection.complaint().map(|text| format!("; the server said: {text}")).unwrap_or_default();
-        StreamsError::Server { action, cause: error.to_string(), complaint }
+    fn not_looked_up(&self, stream: &str, error: &GetStreamError) -> StreamsError {
+        let refused = match error.kind() {
+            GetStreamErrorKind::JetStream(error) => Some(error),
+            _ => None,
+        };
+        self.server(format!("look up stream {stream}"), error, refused.as_ref())
+    }
+
+    /// What the server has refused needs an operator; what it has not answered, or cannot do now, needs time.
+    fn server(
+        &self,
+        action: String,
+        error: &dyn std::fmt::Display,
+        refused: Option<&jetstream::Error>,
+    ) -> StreamsError {
+        let (complaint, cause) = (self.connection.complaint(), error.to_string());
+        if complaint.is_none() && refused.is_none_or(|error| error.code() == UNAVAILABLE) {
+            return StreamsError::Away { action, cause };
+        }
+        let complaint = complaint.map(|text| format!("; the server said: {text}")).unwrap_or_default();
+        StreamsError::Server { action, cause, complaint }
     }
 }
 
@@ -270,8 +315,8 @@ fn differs(kind: &'static str, name: String, differences: &[String], remedy: &'s
     StreamsError::Differs { kind, name, differences: differences.join("\n"), remedy }
 }
 
-fn not_found(kind: async_nats::jetstream::context::GetStreamErrorKind, code: ErrorCode) -> bool {
-    matches!(kind, async_nats::jetstream::context::GetStreamErrorKind::JetStream(error) if error.error_code() == code)
+fn not_found(kind: GetStreamErrorKind, code: ErrorCode) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == code)
 }
 
 fn missing(kind: &ConsumerInfoErrorKind) -> bool {

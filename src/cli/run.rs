@@ -1,6 +1,7 @@
 //! `enlist run`: one replica, until it is told to stop.
 
 use super::Exit;
+use crate::bus::streams::StreamsError;
 use crate::config::Config;
 use crate::replica::{Replica, StartError};
 use crate::telemetry::{install_metrics, keep_watchdog, notify_ready, notify_stopping, register_all};
@@ -41,7 +42,10 @@ pub(super) async fn run(config: Config) -> Exit {
 /// 69 where the broker is to blame, 78 where a setting is.
 pub(super) fn exit_code(error: &StartError) -> Exit {
     match error {
-        StartError::Connect(_) | StartError::Subscribe(_) => Exit::Unavailable,
+        // Brokers between two leaders are away, too: whoever starts replicas must not take it for a mistake and give up.
+        StartError::Connect(_) | StartError::Subscribe(_) | StartError::Streams(StreamsError::Away { .. }) => {
+            Exit::Unavailable
+        }
         StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => Exit::Config,
     }
 }

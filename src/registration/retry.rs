@@ -16,6 +16,8 @@ use crate::domain::RegistrationFault;
 
 /// A busy scheduler is not asked again sooner, whatever it says: `retry_after_ms: 0` must not become a hot loop.
 const SHORTEST_BUSY: Duration = Duration::from_millis(50);
+/// Less than this is no time for one more try.
+const SHORTEST_LAST: Duration = Duration::from_millis(50);
 
 /// How a worker is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,11 +140,14 @@ pub async fn unregister<R: WorkerRegistrationPort>(
             }
             Err(error @ RegistrationError::Rejected { .. }) => return Unregistered::Unreachable(error.fault()),
             Err(error @ (RegistrationError::Unavailable { .. } | RegistrationError::Unreadable(_))) => {
-                let pause = next(&mut pauses, chance());
-                patience = patience.saturating_sub(asked.elapsed()).saturating_sub(pause);
-                if patience.is_zero() {
+                patience = patience.saturating_sub(asked.elapsed());
+                if patience < SHORTEST_LAST {
                     return Unregistered::Unreachable(error.fault());
                 }
+                // However long the next pause would be, the time of a last try is left: a scheduler that is back before
+                // the patience is over is told.
+                let pause = next(&mut pauses, chance()).min(patience.saturating_sub(try_timeout.min(patience / 2)));
+                patience = patience.saturating_sub(pause);
                 sleep(pause).await;
             }
         }

@@ -254,6 +254,8 @@ async fn a_scheduler_that_is_away_delays_an_unregister_by_no_more_than_the_patie
         let ended = unregistered(&script, Duration::from_secs(600), false).await;
         assert!(matches!(ended, Unregistered::Unreachable(_)), "{ended:?}");
         assert!(script.elapsed() <= PATIENCE + Duration::from_millis(20), "{:?}", script.elapsed());
+        // Nor by less: it may be back at any moment until then.
+        assert!(script.elapsed() + 2 * SHORTEST_LAST > PATIENCE, "{:?}", script.elapsed());
         assert!(script.unregisters.lock().unwrap().len() > 3);
     }
 }

@@ -27,6 +27,7 @@ pub(super) const SWEEP_ACTS: &str = "enlist_sweep_acts_total";
 pub(super) const SWEEP_FROZEN: &str = "enlist_sweep_frozen";
 pub(super) const HOLD_OFF: &str = "enlist_pool_holdoff_seconds";
 pub(super) const NATS_CONNECTED: &str = "enlist_nats_connected";
+pub(super) const TASKS: &str = "enlist_tasks";
 const BUILD_INFO: &str = "enlist_build_info";
 
 /// From a command over a fast path in memory to a machine that takes minutes to boot.
@@ -74,6 +75,7 @@ pub fn register_all(config: &Config) {
         let _ = PoolSignals::new(pool, settings.provider.name(), settings.provider.worker_type());
     }
     gauge!(NATS_CONNECTED).set(0.0);
+    gauge!(TASKS).set(0.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -93,6 +95,7 @@ fn describe() {
     describe_gauge!(SWEEP_FROZEN, "1 while the sweep removes nothing because too much would go");
     describe_gauge!(HOLD_OFF, Unit::Seconds, "How long creates are held off because the provider fails them, 0 if not");
     describe_gauge!(NATS_CONNECTED, "1 while connected");
+    describe_gauge!(TASKS, "Tasks of this replica's runtime");
     describe_gauge!(BUILD_INFO, "Always 1; the version is the label");
 }
 

@@ -13,7 +13,7 @@ use super::health::Health;
 use super::labels::{AttemptOutcome, Operation, Outcome, ProviderOutcome};
 use super::metrics::{
     COMMAND_SECONDS, COMMANDS, DEAD_LETTERS, HOLD_OFF, IN_FLIGHT, NATS_CONNECTED, REDELIVERIES, REGISTRATION_FAILED,
-    Shared, WORKERS,
+    Shared, TASKS, WORKERS,
 };
 use super::sweep::SweepSignals;
 use crate::domain::{Pool, Reason, Refusal, RegistrationFault, State, Verb, Worker, WorkerId, WorkerType};
@@ -210,6 +210,12 @@ impl Drop for InFlight {
     }
 }
 
+/// How many tasks the runtime has: more with each command in hand, and with none of them always about as many.
+pub fn tasks_alive(number: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "not that many")]
+    gauge!(TASKS).set(number as f64);
+}
+
 /// The connection to NATS has come or gone. Rare, so it looks its series up.
 pub fn nats_connected(connected: bool) {
     gauge!(NATS_CONNECTED).set(if connected { 1.0 } else { 0.0 });
@@ -269,6 +275,7 @@ mod tests {
             "enlist_sweep_frozen{pool=\"web\"} 0",
             "enlist_pool_holdoff_seconds{pool=\"web\"} 0",
             "enlist_nats_connected 0",
+            "enlist_tasks 0",
             concat!("enlist_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing from\n{text}");

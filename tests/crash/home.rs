@@ -2,9 +2,12 @@
 //! book of their own and are counted in /proc. What the test itself does to instances, behind everybody's back, stands in
 //! the same book.
 
+// One harness for several test binaries; not each uses all of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +51,13 @@ pub(crate) struct Home {
     _life: Arc<File>,
 }
 
+/// How far a book has been read by one who only counts.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    read_to: u64,
+    steps: usize,
+}
+
 impl Home {
     pub(crate) fn new(provider: Provider, folder: &Path) -> Self {
         let pipe = folder.join("life");
@@ -59,6 +69,17 @@ impl Home {
 
     fn book(&self) -> PathBuf {
         self.folder.join("book")
+    }
+
+    /// How many steps were made, read on from where `Pages` stands.
+    pub(crate) fn number_of_steps(&self, pages: &mut Pages) -> usize {
+        let Ok(mut book) = File::open(self.book()) else { return 0 };
+        let mut news = Vec::new();
+        book.seek(SeekFrom::Start(pages.read_to)).and_then(|_| book.read_to_end(&mut news)).expect("the book");
+        let whole = news.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        pages.read_to += whole as u64;
+        pages.steps += news[..whole].split_inclusive(|byte| *byte == b'\n').count();
+        pages.steps
     }
 
     /// Where the process provider keeps its own.
@@ -139,10 +160,46 @@ impl Home {
         book.write_all(format!("{line}\n").as_bytes()).expect("a line");
     }
 
+    /// The same for one of those that live, whichever; none where it has just gone by itself.
+    pub(crate) fn vanish_one(&self, pool: &str, prefix: &str, pick: usize) -> Option<String> {
+        let mut book = OpenOptions::new().append(true).create(true).open(self.book()).expect("the book");
+        // Nobody removes an instance of the null provider while this is held.
+        book.lock().expect("the book's lock");
+        let alive = self.alive();
+        let (worker, instance) = alive.get(pick % alive.len().max(1))?;
+        let line = match self.provider {
+            Provider::Null => {
+                let gone = json!({ "pool": pool, "worker_id": worker });
+                json!({ "fleet": prefix, "gone": gone, "vanished": instance }).to_string()
+            }
+            Provider::Process => {
+                let (pid, _) = self.processes().into_iter().find(|(_, (other, _))| other == worker)?;
+                kill_process(Pid::from_raw(pid)?, Signal::KILL).ok()?;
+                format!("vanished {worker} {instance}")
+            }
+            Provider::Static => return None,
+        };
+        book.write_all(format!("{line}\n").as_bytes()).expect("a line");
+        Some(worker.clone())
+    }
+
+    /// Processes that have to do with this home and are not the leaders of those that live.
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let leaders = self.processes();
+        let others = self.all_processes().into_iter().filter(|process| !leaders.contains_key(&process.session));
+        others.map(|Process { pid, session, .. }| format!("process {pid} of session {session}")).collect()
+    }
+
     /// Session leaders that write into this home's book, by pid.
     fn processes(&self) -> BTreeMap<i32, (String, String)> {
+        let leaders = self.all_processes().into_iter().filter(|process| process.session == process.pid);
+        leaders.map(|Process { pid, worker, instance, .. }| (pid, (worker, instance))).collect()
+    }
+
+    /// All that live with this home's book in their environment.
+    fn all_processes(&self) -> Vec<Process> {
         let book = format!("BOOK={}", self.book().display());
-        let mut found = BTreeMap::new();
+        let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let (Ok(environ), Ok(stat)) =
@@ -154,17 +211,29 @@ impl Home {
             // state, parent, group, session: after the name, which may hold anything.
             let fields: Vec<&str> =
                 stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
-            let leads = fields.get(3).is_some_and(|session| session.parse() == Ok(pid));
+            let session = fields.get(3).and_then(|session| session.parse().ok()).unwrap_or_default();
             let lives = fields.first().is_some_and(|state| !matches!(*state, "Z" | "X" | "x"));
-            if !leads || !lives || !environ.iter().any(|variable| *variable == book) {
+            if !lives || !environ.iter().any(|variable| *variable == book) {
                 continue;
             }
             let value =
                 |name: &str| environ.iter().find_map(|v| v.strip_prefix(name).map(str::to_owned)).unwrap_or_default();
-            found.insert(pid, (value("ENLIST_WORKER_ID="), value("ENLIST_INSTANCE=")));
+            found.push(Process {
+                pid,
+                session,
+                worker: value("ENLIST_WORKER_ID="),
+                instance: value("ENLIST_INSTANCE="),
+            });
         }
         found
     }
+}
+
+struct Process {
+    pid: i32,
+    session: i32,
+    worker: String,
+    instance: String,
 }
 
 fn step(provider: Provider, line: &str) -> Step {

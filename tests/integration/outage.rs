@@ -158,7 +158,7 @@ async fn a_long_provider_call_is_kept_alive_by_progress_acks() {
     hold_one_outcome_each(&world, 1).await;
 }
 
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 16] = [
     "worker_provisioning_registration_failed_total",
     "enlist_commands_total",
     "enlist_command_seconds",
@@ -173,6 +173,7 @@ const METRICS: [&str; 15] = [
     "enlist_sweep_frozen",
     "enlist_pool_holdoff_seconds",
     "enlist_nats_connected",
+    "enlist_tasks",
     "enlist_build_info",
 ];
 
@@ -185,7 +186,7 @@ async fn every_metric_is_there_at_0_from_the_start_and_moves() {
     for name in METRICS {
         let mut series = text.lines().filter(|line| line.starts_with(name)).peekable();
         assert!(series.peek().is_some(), "{name} is missing from\n{text}");
-        let moved = ["enlist_nats_connected", "enlist_build_info"].contains(&name);
+        let moved = ["enlist_nats_connected", "enlist_tasks", "enlist_build_info"].contains(&name);
         assert!(series.all(|line| moved || line.ends_with(" 0")), "{name} is not at 0 in\n{text}");
     }
     world.send("load", &provision("c-1", "w-1")).await;

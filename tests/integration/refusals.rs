@@ -181,6 +181,23 @@ async fn a_command_that_is_refused_twice_leaves_one_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_refused_for_another_reason_leaves_no_second_dead_letter() {
+    let world = World::new(&format!("{LOAD}max_workers = 1\n")).await;
+    let _replica = world.replica().await;
+    world.send("load", &provision("c-first", "w-first")).await;
+    world.settled().await;
+    let command = provision("c-1", "w-1");
+    world.send("load", &command).await;
+    world.settled().await;
+    // From here on the name is spent, and who asks for it finds more than a full pool.
+    world.send("load", &terminate("t-1", "w-1")).await;
+    world.settled().await;
+    world.send("load", &command).await;
+    world.settled().await;
+    assert_eq!(world.only_dead().await.reason(), Reason::Quota);
+}
+
+#[tokio::test]
 async fn a_command_that_was_refused_stays_refused_though_its_replica_died_before_the_ack() {
     let world = World::new(&format!("{LOAD}max_workers = 1\n")).await;
     world.replica().await.drain().await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, free_port};
 use crate::world::{Child, LOAD, World};
 
 /// A start against `url`: the exit code, and what was said beside the log.
@@ -114,6 +114,17 @@ async fn a_permission_that_only_commands_need_is_missed_at_the_start_too() {
         let subject = denied.trim_end_matches('>');
         assert!(said.contains(&format!("cannot publish to {subject}")) && said.contains("Permissions"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn brokers_without_a_leader_are_away_and_nobody_s_mistake() {
+    let [own, other] = [free_port(), free_port()].map(|port| format!("nats://127.0.0.1:{port}"));
+    // The other one of this cluster is never there.
+    let flags = ["--cluster_name", "alone", "--cluster", &own, "--routes", &other];
+    let broker = Broker::process_with(&flags).await;
+    let (code, said) = start_against(broker.url()).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("cannot look up stream ENLIST_EVENTS"), "{said}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use enlist::domain::{Pool, Reason, Refusal, Verb};
+use enlist::domain::{Pool, Refusal, Verb};
 use tokio::time::{Duration, Instant};
 
 /// `Nats-Msg-Id` is remembered for so long.
@@ -68,9 +68,4 @@ impl DeadLetters {
     pub(crate) fn of(&self, pool: &Pool) -> impl Iterator<Item = &Letter> {
         self.letters.iter().filter(move |letter| letter.pool == *pool)
     }
-}
-
-/// The same letter, whatever its detail.
-pub(crate) fn same(letter: &Letter, body: &Bytes, reason: Reason) -> bool {
-    letter.body == *body && letter.refusal.reason == reason
 }

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::dead::{Letter, Posted, same};
+use super::dead::{Letter, Posted};
 use super::hand::{HAND, Hand, Pausable};
 use super::journal::SimJournal;
 use super::pools::Settings;
@@ -384,7 +384,7 @@ async fn bury(world: &Arc<World>, hand: &Hand, id: Option<CommandId>, refusal: R
             Posted::WrongLast => {
                 let found = world.dead.lock().unwrap().newest(&hand.pool, hand.verb, &name).cloned();
                 let Some(found) = found else { continue };
-                if same(&found, body, letter.refusal.reason) {
+                if found.body == *body {
                     return ack(world, hand, body).await;
                 }
                 newest = found.sequence;

@@ -1,6 +1,7 @@
 //! What one pool of one fleet left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,6 +31,8 @@ pub(crate) struct History {
     pub(crate) scheduler: Vec<Asked>,
     /// What still lies in the pool's queue: subject and body.
     pub(crate) left: Vec<String>,
+    /// How long a terminate waits for the scheduler, if that may have been away.
+    pub(crate) unregister_timeout: Option<Duration>,
 }
 
 /// A message of the log.

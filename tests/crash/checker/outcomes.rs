@@ -34,6 +34,7 @@ pub(super) fn every_event_is_of_a_command_that_was_sent(history: &History, found
 }
 
 pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<String>) {
+    let lives = Lives::of(history);
     let mut groups: BTreeMap<(&str, &str), Vec<&Command>> = BTreeMap::new();
     for command in &history.commands {
         if let Some(id) = &command.id {
@@ -56,7 +57,7 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
             }
         }
         let outcomes = match verb {
-            "provision" => outcomes_of_provision(history, id),
+            "provision" => outcomes_of_provision(&lives, id),
             "pool" => outcomes_of_pool(history, &copies),
             "sweep" => {
                 if !letters.is_empty() {
@@ -66,7 +67,7 @@ pub(super) fn every_command_has_one_outcome(history: &History, found: &mut Vec<S
             }
             // The worker stays on its way out, and its end is then the sweep's doing.
             _ if letters.iter().any(|letter| letter.header("Enlist-Reason") == "exhausted") => Vec::new(),
-            _ => outcomes_of_terminate(history, &copies, !letters.is_empty()),
+            _ => outcomes_of_terminate(&lives, &copies, !letters.is_empty()),
         };
         // What a pool's size asked for and asks for no more is dropped: nobody waits for it.
         let withdrawn = asked_by_size(id) && outcomes.is_empty() && letters.is_empty();
@@ -84,15 +85,33 @@ fn letters<'a>(history: &'a History, verb: &str, id: &str) -> Vec<&'a DeadLetter
     history.dead.iter().filter(|letter| letter.subject == subject).collect()
 }
 
+/// What the workers went through, put in order once: a soak has thousands of commands, and each is looked up.
+struct Lives<'a> {
+    history: &'a History,
+    /// Each allocation by the command that made it.
+    made_by: BTreeMap<&'a str, Vec<Vec<&'a Event>>>,
+    workers: BTreeMap<&'a str, Vec<&'a Event>>,
+}
+
+impl<'a> Lives<'a> {
+    fn of(history: &'a History) -> Self {
+        let mut made_by: BTreeMap<&str, Vec<Vec<&Event>>> = BTreeMap::new();
+        for allocation in history.allocations() {
+            made_by.entry(allocation[0].text("command_id")).or_default().push(allocation);
+        }
+        Self { history, made_by, workers: history.workers() }
+    }
+}
+
 /// The events that end a provision. A registration that succeeds later is no second outcome, nor is an end that came after.
-fn outcomes_of_provision<'a>(history: &'a History, id: &str) -> Vec<&'a Event> {
+fn outcomes_of_provision<'a>(lives: &Lives<'a>, id: &str) -> Vec<&'a Event> {
     let mut outcomes = Vec::new();
-    for allocation in history.allocations().into_iter().filter(|events| events[0].text("command_id") == id) {
-        if is_refused(history, id) && came_late(&allocation, id) {
+    for allocation in lives.made_by.get(id).into_iter().flatten() {
+        if is_refused(lives.history, id) && came_late(allocation, id) {
             continue;
         }
         let mut before: Option<&Event> = None;
-        for event in allocation.into_iter().filter(|event| !event.never_was()) {
+        for event in allocation.iter().copied().filter(|event| !event.never_was()) {
             let is_outcome = match event.state() {
                 "registered" | "registration_failed" => {
                     before.is_none_or(|before| before.state() != "registration_failed")
@@ -124,9 +143,9 @@ fn came_late(allocation: &[&Event], id: &str) -> bool {
 }
 
 /// The worker's final event, which may be another terminate's unless this one was refused.
-fn outcomes_of_terminate<'a>(history: &'a History, copies: &[&Command], refused: bool) -> Vec<&'a Event> {
+fn outcomes_of_terminate<'a>(lives: &Lives<'a>, copies: &[&Command], refused: bool) -> Vec<&'a Event> {
     let (id, worker) = (copies[0].id.as_deref().unwrap_or_default(), copies[0].worker.as_deref().unwrap_or_default());
-    let ends = || history.events.iter().filter(|event| event.worker() == worker && event.is_final());
+    let ends = || lives.workers.get(worker).into_iter().flatten().copied().filter(|event| event.is_final());
     let own: Vec<_> = ends().filter(|end| end.ended_by().0 == id).collect();
     if own.is_empty() && !refused { ends().take(1).collect() } else { own }
 }
@@ -178,6 +197,7 @@ pub(super) fn dead_letters_say_what_they_are(history: &History, found: &mut Vec<
 }
 
 pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, found: &mut Vec<String>) {
+    let lives = Lives::of(history);
     for left in &history.left {
         found.push(format!("still in the queue: {left}"));
     }
@@ -190,10 +210,10 @@ pub(super) fn nothing_is_left_and_nothing_was_acked_early(history: &History, fou
         };
         let letters = history.dead.iter().filter(|letter| letter.body == command.body).map(|letter| letter.sequence);
         let stored = match verb {
-            "provision" => outcomes_of_provision(history, id),
+            "provision" => outcomes_of_provision(&lives, id),
             "pool" => outcomes_of_pool(history, &[command]),
             "sweep" => continue,
-            _ => outcomes_of_terminate(history, &[command], false),
+            _ => outcomes_of_terminate(&lives, &[command], false),
         };
         let by_event = stored.iter().any(|event| event.sequence <= events);
         let by_letter = letters.min().is_some_and(|letter| letter <= dead);

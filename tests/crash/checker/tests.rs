@@ -1,5 +1,7 @@
 //! Hand-made histories that a wrong build would leave behind, one for each rule: a check that cannot fail is none.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Acked, Asked, Command, DeadLetter, Event, History, Kind, Step, violations};
@@ -185,6 +187,18 @@ fn a_command_that_comes_twice_has_one_outcome_and_another_content_one_more() {
     assert_eq!(violations(&history).len(), 1, "{:?}", violations(&history));
     letter(&mut history, 5, "conflict");
     assert_eq!(violations(&history), Vec::<String>::new());
+}
+
+#[test]
+fn a_terminate_that_has_waited_for_an_absent_scheduler_goes_on_without_it() {
+    let mut history = good();
+    history.unregister_timeout = Some(Duration::from_secs(8));
+    history.scheduler[2].steps = 3;
+    let early = "a: its instance was removed before it was unregistered";
+    for (ended, told) in [("2026-01-02T03:04:12Z", vec![early]), ("2026-01-02T03:04:13Z", vec![])] {
+        set(&mut history, 4, "updated_at", json!(ended));
+        assert_eq!(violations(&history), told, "terminated at {ended}");
+    }
 }
 
 pub(super) type Wrong = (&'static str, fn(&mut History));

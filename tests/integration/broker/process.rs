@@ -143,7 +143,7 @@ fn copy_all(from: &Path, to: &Path) {
 
 /// Below the range from which the kernel takes the ports of outgoing connections: else a client that knocks at the port
 /// of a broker that is away could be given that very port, and keep the broker from coming back.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     const RANGE: Range<u16> = 12_000..30_000;
     static TRIED: AtomicUsize = AtomicUsize::new(0);
     // Test binaries that run at once start at places of their own.

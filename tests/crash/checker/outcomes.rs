@@ -187,6 +187,8 @@ pub(super) fn dead_letters_say_what_they_are(history: &History, found: &mut Vec<
             wrong(format!("Enlist-Deliveries is {deliveries:?}"));
         }
         let closed: Vec<_> = history.events.iter().filter(|event| event.text("command_id") == id).collect();
+        let last = closed.last().map(|event| event.worker());
+        let closed: Vec<_> = closed.into_iter().filter(|event| Some(event.worker()) == last).collect();
         if matches!(reason, "exhausted" | "quota")
             && closed.last().is_some_and(|record| record.is_final() && record.ended_by().1 != reason)
             && !came_late(&closed, id)

@@ -191,8 +191,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let instance_id = hold.worker().instance_id.clone();
             self.or_undo(hold, stored, instance_id.as_deref()).await?;
         }
-        self.finish(hold, self.config.grace, true).await?;
-        Err(Stop::Refused(refusal))
+        match self.finish(hold, self.config.grace, true).await {
+            // The instance that cannot be removed is the sweep's from here on; the command ends as its record says.
+            Ok(()) | Err(Stop::Refused(_)) => Err(Stop::Refused(refusal)),
+            Err(other) => Err(other),
+        }
     }
 
     /// Holds the pool's limit: of all live workers, the first `max_workers` in the order of the log stay.

@@ -96,8 +96,7 @@ impl Judge {
             self.ended.remove(&key);
             self.let_go.remove(&key);
         }
-        if worker.state == State::Terminating && !before.is_some_and(|before| before.worker.state == State::Terminating)
-        {
+        if worker.state == State::Terminating && before.is_none_or(|before| before.worker.state != State::Terminating) {
             self.ends.insert(key.clone(), worker.epoch);
         }
         if (worker.state == State::Terminating || worker.state.is_final()) && self.ended.insert(key.clone()) {

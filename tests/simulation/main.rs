@@ -3,6 +3,9 @@
 //!
 //! `SEED=<n> make simulate` plays one run again and prints its history.
 #![allow(clippy::unwrap_used)]
+// A judge says what it holds in one way, whatever it looked at; a model is read more than it is called.
+#![allow(clippy::similar_names, clippy::needless_pass_by_value, clippy::type_complexity, clippy::unused_self)]
+#![allow(clippy::unnecessary_wraps)]
 
 #[allow(dead_code, reason = "what provider and scheduler did is judged as it happens")]
 #[path = "../crash/checker/mod.rs"]

@@ -312,7 +312,7 @@ async fn ack(world: &Arc<World>, hand: &Hand, body: &bytes::Bytes) {
     for _ in 0..ACK_TRIES {
         let (pool, message) = (hand.pool.clone(), hand.message);
         let arrive = move |world: &Arc<World>| {
-            let (events, dead) = (world.ask(|judge| judge.last()), world.dead.lock().unwrap().last());
+            let (events, dead) = (world.ask(super::judge::Judge::last), world.dead.lock().unwrap().last());
             world.queues[&pool].ack(message, events, dead);
         };
         if world.fails(world.weather.queue, 0.05) {

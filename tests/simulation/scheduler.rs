@@ -63,7 +63,10 @@ impl SimScheduler {
                 world.travel().await;
                 Ok(answer)
             }
-            Fate::NeverArrives => Ok(sleep(TOO_LONG).await).and_then(|()| Err(gone())),
+            Fate::NeverArrives => {
+                sleep(TOO_LONG).await;
+                Err(gone())
+            }
             Fate::ArrivesUnheard => {
                 apply(world);
                 sleep(TOO_LONG).await;

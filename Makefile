@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow simulate soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
+.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -71,6 +71,14 @@ broker: ## A nats-server for `make run`, unless one is named (NATS_URL, NATS_SER
 
 bench: broker ## Commands a second, from a release build
 	$(CARGO) run --locked --release -- bench $(ARGS)
+
+# FUZZ_SECONDS for each of the four; what they find is in fuzz/artifacts. A nightly toolchain and cargo-fuzz are needed.
+FUZZ_SECONDS ?= 600
+fuzz: ## Commands, replies, events and settings, from any bytes: FUZZ_SECONDS=600 each
+	cd fuzz && mkdir -p corpus && for target in command reply event configuration; do \
+		mkdir -p corpus/$$target; \
+		$(CARGO) +nightly fuzz run $$target corpus/$$target ../schemas/examples seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 image: ## The image enlist:local
 	docker build -t enlist:local .

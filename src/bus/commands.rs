@@ -6,11 +6,12 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use super::delivery::Desk;
-use super::requests::RequestError;
+use super::requests::{RequestError, Requests};
 use super::stored::{self, ReadStoredError};
 use crate::domain::Verb;
 use crate::wire::publish::{ApiError, PubAck};
 
+/// How long the server may take to say that it has a command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A command is not in its queue, as far as the server has said.
@@ -24,12 +25,11 @@ pub enum PutError {
     Refused(#[from] ApiError),
 }
 
-/// Stores a command: within the duplicate window the server takes one of a message id, whoever sends it.
-pub async fn put(desk: &Desk, verb: Verb, message_id: &str, body: Bytes) -> Result<PubAck, PutError> {
+/// Stores a command on its subject: within the duplicate window the server takes one of a message id, whoever sends it.
+pub async fn put(requests: &Requests, subject: String, message_id: &str, body: Bytes) -> Result<PubAck, PutError> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", message_id);
-    let subject = desk.subjects.command(&desk.pool, verb);
-    let reply = desk.requests.send(subject, Some(headers), body, PATIENCE).await?;
+    let reply = requests.send(subject, Some(headers), body, PATIENCE).await?;
     Ok(PubAck::read(&reply.payload)?)
 }
 

@@ -89,21 +89,7 @@ pub async fn at(
 
 /// The sequence of a stream's newest message, whether it is still there or not; 0 where there never was one.
 pub async fn last_sequence(requests: &Requests, api_prefix: &str, stream: &str) -> Result<u64, ReadStoredError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        state: Option<State>,
-        error: Option<ApiError>,
-    }
-    #[derive(Deserialize)]
-    struct State {
-        last_seq: u64,
-    }
-    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), Bytes::new()).await?;
-    match (answer.state, answer.error) {
-        (Some(State { last_seq }), _) => Ok(last_seq),
-        (None, Some(error)) => Err(error.into()),
-        (None, None) => Err(ReadStoredError::Unreadable("neither state nor error".into())),
-    }
+    Ok(state(requests, api_prefix, stream, Bytes::new()).await?.last_seq)
 }
 
 /// How many messages a stream holds on one subject.
@@ -113,21 +99,28 @@ pub async fn count(
     stream: &str,
     subject: &str,
 ) -> Result<usize, ReadStoredError> {
+    let query = json!({ "subjects_filter": subject }).to_string();
+    Ok(state(requests, api_prefix, stream, query.into()).await?.subjects.values().sum())
+}
+
+/// What is asked of `STREAM.INFO`.
+#[derive(Deserialize)]
+struct State {
+    last_seq: u64,
+    /// Not there where nothing was asked about subjects, or none matches.
+    #[serde(default)]
+    subjects: HashMap<String, usize>,
+}
+
+async fn state(requests: &Requests, api_prefix: &str, stream: &str, query: Bytes) -> Result<State, ReadStoredError> {
     #[derive(Deserialize)]
     struct Answer {
         state: Option<State>,
         error: Option<ApiError>,
     }
-    #[derive(Deserialize)]
-    struct State {
-        /// Not there where no subject matches.
-        #[serde(default)]
-        subjects: HashMap<String, usize>,
-    }
-    let query = json!({ "subjects_filter": subject }).to_string();
-    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), query.into()).await?;
+    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.INFO.{stream}"), query).await?;
     match (answer.state, answer.error) {
-        (Some(State { subjects }), _) => Ok(subjects.values().sum()),
+        (Some(state), _) => Ok(state),
         (None, Some(error)) => Err(error.into()),
         (None, None) => Err(ReadStoredError::Unreadable("neither state nor error".into())),
     }

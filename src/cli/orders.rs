@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderValue, Message};
+use async_nats::{HeaderValue, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, select_all};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::bus::commands::{self, PutError};
 use crate::bus::connection::{self, Connection};
 use crate::bus::requests::{RequestError, Requests};
 use crate::bus::subjects::Subjects;
@@ -21,8 +22,6 @@ use crate::wire::dead_letter::DeadLetter;
 use crate::wire::event;
 use crate::wire::publish::{ApiError, PubAck};
 
-/// How long the broker may take to say that it has a command.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one who may not be there is waited for.
 const ASKED: Duration = Duration::from_secs(1);
 /// How often the record is looked at beside the feed: an outcome that was there before the command brings no event.
@@ -215,17 +214,17 @@ impl Orders {
 
     /// Sends an order; returns when the broker has stored it.
     pub(super) async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", order.command_id.as_str());
         let subject = self.subjects.command(&order.pool, order.verb);
-        match self.requests.send(subject, Some(headers), Bytes::from(order.body.clone()), PATIENCE).await {
-            Ok(reply) => Ok(PubAck::read(&reply.payload)?),
-            Err(RequestError::NoResponders) => Err(NotTaken::NoPool {
+        let put = commands::put(&self.requests, subject, order.command_id.as_str(), order.body.clone().into()).await;
+        match put {
+            Ok(stored) => Ok(stored),
+            Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {
                 pool: order.pool.clone(),
                 prefix: self.subjects.prefix().clone(),
                 url: self.url.clone(),
             }),
-            Err(error) => Err(error.into()),
+            Err(PutError::Request(error)) => Err(error.into()),
+            Err(PutError::Refused(error)) => Err(error.into()),
         }
     }
 

@@ -71,7 +71,9 @@ pub fn own_queue(desk: &Arc<Desk>) -> OwnQueue {
         put: Arc::new(move |verb: Verb, message_id: String, body: Bytes| {
             let desk = Arc::clone(&putting);
             Box::pin(async move {
-                commands::put(&desk, verb, &message_id, body).await.map(|_| ()).map_err(|error| error.to_string())
+                let subject = desk.subjects.command(&desk.pool, verb);
+                let put = commands::put(&desk.requests, subject, &message_id, body).await;
+                put.map(|_| ()).map_err(|error| error.to_string())
             })
         }),
         backlog: Arc::new(move |message: u64| {

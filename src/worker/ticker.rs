@@ -36,7 +36,8 @@ async fn ask(desks: &[Arc<Desk>], command_id: CommandId) {
     let body = SweepCommand { command_id: command_id.clone() }.encode();
     for desk in desks {
         // De-duplicated by the id within the stream's window, so that no election is needed.
-        if let Err(error) = commands::put(desk, Verb::Sweep, command_id.as_str(), body.clone().into()).await {
+        let subject = desk.subjects.command(&desk.pool, Verb::Sweep);
+        if let Err(error) = commands::put(&desk.requests, subject, command_id.as_str(), body.clone().into()).await {
             tracing::debug!(pool = %desk.pool, %error, "the sweep was not asked for");
         }
     }

@@ -1,8 +1,8 @@
 //! The provider's part: make the instance, or learn why not and what now.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::{Instant, timeout};
 
 use super::gate::Turn;
 use super::hold::Hold;
@@ -30,19 +30,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             claim: Claimed { sequence: hold.claim(), at: worker.created_at },
             spec: order.spec.clone(),
         };
-        let paced = self.paced(&order.pool);
+        let paced = self.of(&order.pool, |pool| Arc::clone(&pool.paced));
         let trial = match paced.call() {
             Ok(trial) => trial,
             Err(held_off) => return Err(Box::pin(self.held_off(hold, held_off)).await),
         };
-        let begun = Instant::now();
-        let made =
-            timeout(self.config.launch_timeout, self.provider.create_worker(&request)).await.unwrap_or_else(|_| {
-                // The instance may come to be after all: the next try looks it up by its key.
-                let message = format!("not made within launch_timeout ({:?})", self.config.launch_timeout);
-                Err(ProviderError::new(ErrorClass::Timeout, message))
-            });
-        self.told(&order.pool, Operation::Create, &made, begun.elapsed());
+        let patience = self.config.launch_timeout;
+        // An instance that is late may come to be after all: the next try looks it up by its key.
+        let late = || format!("not made within launch_timeout ({patience:?})");
+        // Pinned here: handed on by value, every command in hand would have the room for it twice.
+        let call = pin!(self.provider.create_worker(&request));
+        let made = self.ask(&order.pool, Operation::Create, patience, call, late).await;
         match (trial.ended(&made, self.chance()), &made) {
             (Turn::None, _) => {}
             (Turn::Opens, _) => self.signals(&order.pool).holds_off(None),
@@ -94,12 +92,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 let refusal = Self::exhausted(hold.worker());
                 self.close(hold, refusal).await
             }
-            Standing::Counted => {
-                self.stalled(hold, &error, true).await?;
-                Err(error.into())
-            }
-            Standing::Patient => {
-                self.stalled(hold, &error, false).await?;
+            standing @ (Standing::Counted | Standing::Patient) => {
+                self.stalled(hold, &error, standing == Standing::Counted).await?;
                 Err(error.into())
             }
         }

@@ -19,24 +19,38 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         self.config.launch_timeout.max(SHORTEST)
     }
 
+    /// One call of the provider: it ends in time, whatever the provider does, and is told.
+    pub(super) async fn ask<T>(
+        &self,
+        pool: &Pool,
+        operation: Operation,
+        patience: Duration,
+        call: impl Future<Output = Result<T, ProviderError>>,
+        late: impl FnOnce() -> String,
+    ) -> Result<T, ProviderError> {
+        let begun = Instant::now();
+        let answer =
+            timeout(patience, call).await.unwrap_or_else(|_| Err(ProviderError::new(ErrorClass::Timeout, late())));
+        let (outcome, error) = match &answer {
+            Ok(_) => (ProviderOutcome::Ok, None),
+            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
+        };
+        self.signals(pool).provider_call(operation, outcome, begun.elapsed(), error);
+        answer
+    }
+
     /// The instance of a worker, if there is one.
     pub(super) async fn find_instance(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
-        let (begun, patience) = (Instant::now(), self.patience());
-        let found = timeout(patience, self.provider.find_worker(key))
-            .await
-            .unwrap_or_else(|_| Err(ProviderError::new(ErrorClass::Timeout, format!("not found within {patience:?}"))));
-        self.told(&key.pool, Operation::Find, &found, begun.elapsed());
-        found
+        let patience = self.patience();
+        let call = self.provider.find_worker(key);
+        self.ask(&key.pool, Operation::Find, patience, call, || format!("not found within {patience:?}")).await
     }
 
     /// Every instance of a pool, or an error: half a list would make the other half look gone.
     pub(super) async fn list_instances(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        let (begun, patience) = (Instant::now(), self.patience());
-        let listed = timeout(patience, self.provider.list_workers(pool)).await.unwrap_or_else(|_| {
-            Err(ProviderError::new(ErrorClass::Timeout, format!("not listed within {patience:?}")))
-        });
-        self.told(pool, Operation::List, &listed, begun.elapsed());
-        listed
+        let patience = self.patience();
+        let call = self.provider.list_workers(pool);
+        self.ask(pool, Operation::List, patience, call, || format!("not listed within {patience:?}")).await
     }
 
     /// Removes the instance of a worker that is ending, and no other instance of its name. The provider needs the grace and
@@ -47,22 +61,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         instance_id: Option<&str>,
         grace: Duration,
     ) -> Result<(), ProviderError> {
-        let begun = Instant::now();
-        let patience = grace + self.patience();
-        let removed =
-            timeout(patience, self.provider.terminate_worker(&worker.key(), instance_id, grace)).await.unwrap_or_else(
-                |_| Err(ProviderError::new(ErrorClass::Timeout, format!("not removed within {patience:?}"))),
-            );
-        self.told(&worker.pool, Operation::Terminate, &removed, begun.elapsed());
-        removed
-    }
-
-    pub(super) fn told<T>(&self, pool: &Pool, operation: Operation, result: &Result<T, ProviderError>, took: Duration) {
-        let (outcome, error) = match result {
-            Ok(_) => (ProviderOutcome::Ok, None),
-            Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),
-        };
-        self.signals(pool).provider_call(operation, outcome, took, error);
+        let (key, patience) = (worker.key(), grace + self.patience());
+        let call = self.provider.terminate_worker(&key, instance_id, grace);
+        self.ask(&key.pool, Operation::Terminate, patience, call, || format!("not removed within {patience:?}")).await
     }
 
     /// What a claim of this instance would have said, as far as the instance itself tells.

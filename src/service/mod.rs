@@ -11,6 +11,7 @@ mod instances;
 mod let_go;
 mod library;
 mod pace;
+mod per_pool;
 mod provision;
 mod refuse;
 mod resize;
@@ -22,7 +23,7 @@ mod wanted;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,9 +39,9 @@ use crate::telemetry::PoolSignals;
 
 pub use adopt::{Adoption, Adoptions};
 pub use ending::{Ending, Stop};
-use gate::Paced;
 pub use gate::{Gate, Passage};
 pub use library::{PoolProvisioned, WorkerManagementError, WorkerProvisioned, WorkerStatus};
+use per_pool::PerPool;
 pub use resize::{ResizePoolConfig, Resizing};
 pub use settings::{DynamicWorkerConfig, TerminateWorkerConfig, WorkerManagementConfig};
 
@@ -83,11 +84,7 @@ pub struct WorkerManagementService<P: WorkerProvider, R: WorkerRegistrationPort,
     /// Names this replica in [`Writer`]s; another process, or this one restarted, has another.
     replica: Arc<str>,
     tries: AtomicU64,
-    signals: RwLock<HashMap<Pool, Arc<PoolSignals>>>,
-    /// What the newest sweep of each pool has seen wrong.
-    sweeps: Mutex<HashMap<Pool, sweep::Memory>>,
-    counts: tokio::sync::Mutex<HashMap<Pool, wanted::Counted>>,
-    paces: RwLock<HashMap<Pool, Arc<Paced>>>,
+    pools: RwLock<HashMap<Pool, PerPool>>,
 }
 
 impl<P: WorkerProvider> WorkerManagementService<P, MemoryScheduler> {
@@ -115,10 +112,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             chance: Arc::new(rand::random),
             replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
-            signals: RwLock::default(),
-            sweeps: Mutex::default(),
-            counts: tokio::sync::Mutex::default(),
-            paces: RwLock::default(),
+            pools: RwLock::default(),
         }
     }
 }
@@ -127,34 +121,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service on another journal.
     #[must_use]
     pub fn with_journal<K: Journal>(self, journal: K) -> WorkerManagementService<P, R, K> {
-        let Self {
-            provider,
-            registration,
-            journal: _,
-            config,
-            clock,
-            chance,
-            replica,
-            tries,
-            signals,
-            sweeps,
-            counts,
-            paces,
-        } = self;
-        WorkerManagementService {
-            provider,
-            registration,
-            journal,
-            config,
-            clock,
-            chance,
-            replica,
-            tries,
-            signals,
-            sweeps,
-            counts,
-            paces,
-        }
+        let Self { provider, registration, journal: _, config, clock, chance, replica, tries, pools } = self;
+        WorkerManagementService { provider, registration, journal, config, clock, chance, replica, tries, pools }
     }
 
     /// The same service on another clock.
@@ -174,7 +142,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// The same service, which tells what happens in `pool` by these signals.
     #[must_use]
     pub fn with_signals(self, pool: &Pool, signals: Arc<PoolSignals>) -> Self {
-        self.signals.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), signals);
+        self.pools.write().unwrap_or_else(PoisonError::into_inner).insert(pool.clone(), PerPool::new(signals));
         self
     }
 
@@ -190,7 +158,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Tells when provisions of `pool` may be pulled: not while its provider fails them.
     pub fn gate(&self, pool: &Pool) -> Gate {
-        self.paced(pool).gate()
+        self.of(pool, |pool| pool.paced.gate())
     }
 
     /// The time, as its clock has it.
@@ -247,24 +215,18 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         *registration_timeout + *unregister_timeout + *launch_timeout + 2 * *grace
     }
 
-    fn paced(&self, pool: &Pool) -> Arc<Paced> {
-        if let Some(known) = self.paces.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
-            return known.clone();
+    /// Something of what is kept of a pool, which is made where nobody has asked before.
+    fn of<T>(&self, pool: &Pool, pick: impl FnOnce(&PerPool) -> T) -> T {
+        if let Some(known) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
+            return pick(known);
         }
-        self.paces
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(pool.clone())
-            .or_insert_with(Paced::new)
-            .clone()
+        let signals = Arc::new(PoolSignals::new(pool, self.provider.name(), self.provider.worker_type()));
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pick(pools.entry(pool.clone()).or_insert_with(|| PerPool::new(signals)))
     }
 
     fn signals(&self, pool: &Pool) -> Arc<PoolSignals> {
-        if let Some(known) = self.signals.read().unwrap_or_else(PoisonError::into_inner).get(pool) {
-            return known.clone();
-        }
-        let made = Arc::new(PoolSignals::new(pool, self.provider.name(), self.provider.worker_type()));
-        self.signals.write().unwrap_or_else(PoisonError::into_inner).entry(pool.clone()).or_insert(made).clone()
+        self.of(pool, |pool| Arc::clone(&pool.signals))
     }
 }
 

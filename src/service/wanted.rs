@@ -1,5 +1,6 @@
 //! Whether what a pool's size asked for is still wanted when its turn comes: it may have waited through another size.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,14 +50,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// The pool's size and how many count towards it, counted after `since`. Who asks at the same time shares one count.
     async fn counted(&self, pool: &Pool, since: Instant) -> Result<Option<(usize, usize)>, ReadError> {
-        let mut counts = self.counts.lock().await;
-        if let Some(Counted { size, .. }) = counts.get(pool).filter(|known| known.at >= since) {
-            return Ok(*size);
+        let memory = self.of(pool, |pool| Arc::clone(&pool.counted));
+        let mut counted = memory.lock().await;
+        if let Some(Counted { size, .. }) = counted.filter(|known| known.at >= since) {
+            return Ok(size);
         }
         let at = Instant::now();
         let (records, size, _) = self.records(pool).await?;
         let size = size.map(|entry| (entry.record.size as usize, Count::of(&records).counted));
-        counts.insert(pool.clone(), Counted { at, size });
+        *counted = Some(Counted { at, size });
         Ok(size)
     }
 }

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::WorkerManagementService;
@@ -100,10 +99,6 @@ pub enum SweepError {
     Size(#[from] AppendError),
 }
 
-/// What a replica remembers of a pool from one sweep to the next. It is memory only: with it gone, a sighting takes one
-/// sweep longer to count, and with any number of replicas one of the next ones is a second sweep of somebody's.
-pub(super) type Memory = Arc<Mutex<Sightings>>;
-
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// One sweep of a pool. What the pool's size asks for is in the report and not done yet: it goes the way of commands.
     ///
@@ -115,7 +110,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         backlog: Option<&Backlog>,
     ) -> Result<SweepReport, SweepError> {
         let begun = Instant::now();
-        let memory = self.memory_of(&config.pool);
+        let memory = self.of(&config.pool, |pool| Arc::clone(&pool.sightings));
         // One sweep of a pool at a time in this replica; sweeps of other replicas are kept apart by each act's own write.
         let Ok(mut sightings) = memory.try_lock() else { return Err(SweepError::UnderWay) };
         let signals = self.signals(&config.pool);
@@ -162,10 +157,5 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             trust_ended: config.trust_ended,
             message,
         }
-    }
-
-    fn memory_of(&self, pool: &Pool) -> Memory {
-        let mut all = self.sweeps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.entry(pool.clone()).or_default().clone()
     }
 }

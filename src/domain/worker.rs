@@ -76,6 +76,15 @@ impl State {
         }
     }
 
+    /// The worker counts towards its pool's size: it is there, or is being made, and is not on its way out.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            Self::Provisioning | Self::Provisioned | Self::Registered | Self::RegistrationFailed => true,
+            Self::Terminating | Self::Terminated | Self::Failed | Self::Lost => false,
+        }
+    }
+
     /// The token in subjects, event types and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -72,7 +72,7 @@ fn encoded(order: Order) -> (Verb, CommandId, Vec<u8>) {
             let command = TerminateCommand {
                 command_id: command_id.clone(),
                 worker_id,
-                reason: Some("size".to_owned()),
+                reason: Some(Order::REASON.to_owned()),
                 grace_ms: None,
                 force: false,
                 expires_at: None,

@@ -20,7 +20,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Err(error) => return undecodable(error),
         };
         if asked_by_size(&command.command_id)
-            && let Some(key) = self.provisions(body)
+            && let Some(key) = self.worker_of(&command)
             && self.service.is_withdrawn(&key, &command.command_id).await
         {
             return withdrawn(&command.command_id);
@@ -52,9 +52,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
     /// The worker that a command is about, where its bytes tell.
     pub(super) fn provisions(&self, body: &[u8]) -> Option<WorkerKey> {
-        let command = ProvisionCommand::decode(body).ok()?;
-        let mut order = DynamicWorkerConfig::for_command(self.pool.clone(), command.command_id, WorkerSpec::default());
-        order.worker_id = command.worker_id;
+        self.worker_of(&ProvisionCommand::decode(body).ok()?)
+    }
+
+    fn worker_of(&self, command: &ProvisionCommand) -> Option<WorkerKey> {
+        let ProvisionCommand { command_id, worker_id, .. } = command;
+        let mut order = DynamicWorkerConfig::for_command(self.pool.clone(), command_id.clone(), WorkerSpec::default());
+        order.worker_id.clone_from(worker_id);
         self.service.worker_of(&order)
     }
 }

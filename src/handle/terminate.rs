@@ -19,8 +19,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             Err(error) => return undecodable(error),
         };
         if ended_by_size(&command.command_id)
-            && let Some(key) = self.terminates(body)
-            && self.service.is_withdrawn(&key, &command.command_id).await
+            && self.service.is_withdrawn(&self.worker_to_end(&command), &command.command_id).await
         {
             return withdrawn(&command.command_id);
         }
@@ -44,7 +43,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
 
     /// The worker that a command is about, where its bytes tell.
     pub(super) fn terminates(&self, body: &[u8]) -> Option<WorkerKey> {
-        let command = TerminateCommand::decode(body).ok()?;
-        Some(WorkerKey::new(self.pool.clone(), command.worker_id))
+        Some(self.worker_to_end(&TerminateCommand::decode(body).ok()?))
+    }
+
+    fn worker_to_end(&self, command: &TerminateCommand) -> WorkerKey {
+        WorkerKey::new(self.pool.clone(), command.worker_id.clone())
     }
 }

@@ -56,6 +56,19 @@ impl From<ProviderError> for Stop {
     }
 }
 
+impl Ending {
+    /// The other way round, for who has a use for the worker.
+    pub(super) fn into_result(self) -> Result<Worker, Stop> {
+        match self {
+            Self::Done(worker) => Ok(*worker),
+            Self::Refused(refusal) => Err(Stop::Refused(refusal)),
+            Self::Later(why) => Err(Stop::Later(why)),
+            Self::Wait(why) => Err(Stop::Wait(why)),
+            Self::Superseded => Err(Stop::Superseded),
+        }
+    }
+}
+
 impl From<Result<Worker, Stop>> for Ending {
     fn from(result: Result<Worker, Stop>) -> Self {
         match result {

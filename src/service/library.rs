@@ -151,9 +151,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let mut others = HashSet::new();
         let take = |scanned| {
             let Scanned::Worker(Entry { worker, .. }) = scanned else { return };
-            let counts = !worker.state.is_final() && worker.state != State::Terminating;
             let is_own = worker.command_id.as_str().strip_prefix(&own).is_some_and(|n| n.parse::<u32>().is_ok());
-            if counts && !is_own {
+            if worker.state.counts() && !is_own {
                 others.insert(worker.worker_id);
             } else {
                 others.remove(&worker.worker_id);
@@ -211,7 +210,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             Order::Terminate { command_id, worker_id } => {
                 let order = TerminateWorkerConfig {
                     command_id: command_id.clone(),
-                    reason: Some("size".to_owned()),
+                    reason: Some(Order::REASON.to_owned()),
                     ..TerminateWorkerConfig::new(config.pool.clone(), worker_id.clone())
                 };
                 self.terminate(&order, None).await
@@ -226,12 +225,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 }
 
 fn finished(ending: Ending) -> Result<Worker, WorkerManagementError> {
-    match ending {
-        Ending::Done(worker) => Ok(*worker),
-        Ending::Refused(refusal) => Err(refusal.into()),
-        Ending::Later(why) => Err(WorkerManagementError::Unfinished(why)),
-        Ending::Wait(_) | Ending::Superseded => Err(WorkerManagementError::Superseded),
-    }
+    Ok(ending.into_result()?)
 }
 
 impl From<Stop> for WorkerManagementError {

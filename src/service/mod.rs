@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::bus::streams::ACK_WAIT;
 use crate::domain::{Pool, Reason, Refusal};
@@ -198,7 +198,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         message.is_none()
             || mutant::on(Mutant::CopyTakesOver)
             || head.writer.message == message
-            || stood > jiff::SignedDuration::try_from(self.longest_step()).unwrap_or(jiff::SignedDuration::MAX)
+            || stood > signed(self.longest_step())
     }
 
     /// Longer than any step of a command can take, its redelivery included: a record that has stood for longer belongs to
@@ -238,4 +238,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> std::fmt::Debug f
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// A setting, as it is compared with the time between two moments.
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

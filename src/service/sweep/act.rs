@@ -100,6 +100,11 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Why a worker goes that a size asks to go, as its record and its scheduler are told.
+    pub const REASON: &'static str = "size";
+}
+
 impl Act {
     /// The worker that the act loses, if that is what it does.
     #[must_use]

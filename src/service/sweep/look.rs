@@ -110,13 +110,10 @@ impl Known {
         !self.state.is_final()
     }
 
-    /// The worker counts towards its pool's size: it is there, or is being made, and is not on its way out.
+    /// The worker counts towards its pool's size.
     #[must_use]
     pub fn counts(&self) -> bool {
-        match self.state {
-            State::Provisioning | State::Provisioned | State::Registered | State::RegistrationFailed => true,
-            State::Terminating | State::Terminated | State::Failed | State::Lost => false,
-        }
+        self.state.counts()
     }
 
     /// The worker is there and the scheduler has been told, or is not to be.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::WorkerManagementService;
+use super::{WorkerManagementService, signed};
 use crate::domain::{Pool, WorkerSpec};
 use crate::journal::{AppendError, Journal, ReadError};
 use crate::provider::{ProviderError, WorkerProvider};

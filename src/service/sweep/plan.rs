@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::act::{Act, Why};
 use super::brake::{another_log, too_many};
 use super::look::{Known, Look, SchedulerList};
-use super::size;
+use super::{signed, size};
 use crate::domain::{RegistrationStatus, State, WorkerId, WorkerType};
 use crate::mutant::{self, Mutant};
 use crate::provider::Instance;
@@ -77,31 +77,36 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     let mut plan = Plan::default();
     let instances: HashMap<&WorkerId, &Instance> =
         look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
-    let removals = removals(look, rules, before, &instances, &mut plan);
+    let Removals { removals, reports } = removals(look, rules, before, &instances, &mut plan);
     let live = look.records.values().filter(|known| known.is_live()).count();
     plan.frozen = another_log(look, rules.trust_ended).or_else(|| too_many(look, rules, &removals, live));
+    if plan.frozen.is_some() {
+        registrations(look, rules, &instances, &mut plan);
+        return plan;
+    }
     let most = rules.max_terminations.max(live / 20);
-    if plan.frozen.is_none() {
-        plan.put_off = removals.len().saturating_sub(most);
-        // Those that cannot be removed must not take the places of all others for ever: each sweep begins elsewhere.
-        let turn = usize::try_from(look.now.as_second()).unwrap_or(0);
-        let first = if plan.put_off > 0 { turn % removals.len() } else { 0 };
-        plan.acts.extend(removals.iter().cycle().skip(first).take(most.min(removals.len())).cloned());
-        if !rules.remove_orphans {
-            plan.acts.extend(reports(look, before));
-        }
-        scheduler_strays(look, &mut plan);
-    }
+    plan.put_off = removals.len().saturating_sub(most);
+    // Those that cannot be removed must not take the places of all others for ever: each sweep begins elsewhere.
+    let turn = usize::try_from(look.now.as_second()).unwrap_or(0);
+    let first = if plan.put_off > 0 { turn % removals.len() } else { 0 };
+    plan.acts.extend(removals.iter().cycle().skip(first).take(most.min(removals.len())).cloned());
     let lost: HashSet<WorkerId> = plan.acts.iter().filter_map(Act::loses).cloned().collect();
-    if plan.frozen.is_none() {
-        unfinished(look, rules, &lost, &mut plan);
-    }
+    plan.acts.extend(reports);
+    scheduler_strays(look, &mut plan);
+    unfinished(look, rules, &lost, &mut plan);
     registrations(look, rules, &instances, &mut plan);
-    if plan.frozen.is_none() {
-        plan.acts.extend(size::acts(look, rules, &lost));
-        purges(look, rules, &instances, &mut plan);
-    }
+    plan.acts.extend(size::acts(look, rules, &lost));
+    purges(look, rules, &instances, &mut plan);
     plan
+}
+
+/// What was seen before and is still so.
+#[derive(Default)]
+struct Removals {
+    /// Orphans and lost workers that are to go.
+    removals: Vec<Act>,
+    /// Orphans that are only told, each time anew.
+    reports: Vec<Act>,
 }
 
 /// Orphans and lost workers that were seen before; what is seen for the first time is only remembered.
@@ -111,39 +116,47 @@ fn removals(
     before: &Sightings,
     instances: &HashMap<&WorkerId, &Instance>,
     plan: &mut Plan,
-) -> Vec<Act> {
-    let mut removals = Vec::new();
+) -> Removals {
+    let mut confirmed = Removals::default();
     if look.worker_type == WorkerType::Static {
-        return removals;
+        return confirmed;
     }
     for (instance, record) in orphans(look) {
         if passed(instance.created_at, look.now) <= signed(rules.grace) {
             continue;
         }
         let sighting = Sighting::Orphan(instance.key.worker_id.clone(), instance.instance_id.clone());
-        let act =
-            Act::RemoveOrphan { instance: Box::new(instance.clone()), record: record.map(|known| known.sequence) };
-        sort_in(sighting, act, before, plan, if rules.remove_orphans { Some(&mut removals) } else { None });
+        let (instance, record) = (Box::new(instance.clone()), record.map(|known| known.sequence));
+        if !plan.confirms(sighting, before) {
+            plan.suspects.push(Act::RemoveOrphan { instance, record });
+        } else if rules.remove_orphans {
+            confirmed.removals.push(Act::RemoveOrphan { instance, record });
+        } else {
+            confirmed.reports.push(Act::ReportOrphan { instance });
+        }
     }
     for (worker_id, known) in sorted(&look.records) {
         let Some(instance_id) = known.instance_id.as_deref().filter(|_| known.counts()) else { continue };
         if instances.get(worker_id).is_some_and(|listed| listed.instance_id == instance_id) {
             continue;
         }
-        let sighting = Sighting::Gone(worker_id.clone(), known.epoch);
         let act = Act::Lose { worker_id: worker_id.clone(), sequence: known.sequence };
-        sort_in(sighting, act, before, plan, Some(&mut removals));
+        if plan.confirms(Sighting::Gone(worker_id.clone(), known.epoch), before) {
+            confirmed.removals.push(act);
+        } else {
+            plan.suspects.push(act);
+        }
     }
-    removals
+    confirmed
 }
 
-fn sort_in(sighting: Sighting, act: Act, before: &Sightings, plan: &mut Plan, confirmed: Option<&mut Vec<Act>>) {
-    if !before.0.contains(&sighting) {
-        plan.suspects.push(act);
-    } else if let Some(confirmed) = confirmed {
-        confirmed.push(act);
+impl Plan {
+    /// Whether the sweep before has seen the same; the next one will know of it in any case.
+    fn confirms(&mut self, sighting: Sighting, before: &Sightings) -> bool {
+        let seen = before.0.contains(&sighting);
+        self.sightings.0.insert(sighting);
+        seen
     }
-    plan.sightings.0.insert(sighting);
 }
 
 /// Instances without a live record, the oldest first.
@@ -156,15 +169,6 @@ fn orphans(look: &Look) -> Vec<(&Instance, Option<&Known>)> {
         .collect();
     orphans.sort_by(|(a, _), (b, _)| (a.created_at, &a.key.worker_id).cmp(&(b.created_at, &b.key.worker_id)));
     orphans
-}
-
-/// Where orphans are only reported: those that were seen before, each time anew.
-fn reports(look: &Look, before: &Sightings) -> Vec<Act> {
-    let seen = |instance: &Instance| {
-        before.0.contains(&Sighting::Orphan(instance.key.worker_id.clone(), instance.instance_id.clone()))
-    };
-    let found = orphans(look).into_iter().filter(|(instance, _)| seen(instance));
-    found.map(|(instance, _)| Act::ReportOrphan { instance: Box::new(instance.clone()) }).collect()
 }
 
 /// Workers in the scheduler's list that have ended, or never were.
@@ -273,8 +277,4 @@ fn sorted<V>(map: &HashMap<WorkerId, V>) -> Vec<(&WorkerId, &V)> {
 
 fn passed(from: Timestamp, to: Timestamp) -> SignedDuration {
     to.duration_since(from)
-}
-
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

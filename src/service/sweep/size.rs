@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::act::{Act, Order};
 use super::look::{Known, Look};
 use super::plan::Rules;
+use super::signed;
 use crate::domain::{Slot, WorkerId, WorkerType, command_for_host, command_to_end};
 use crate::mutant::{self, Mutant};
 
@@ -140,7 +141,7 @@ impl Place {
     fn may_be_filled(&self, interval: Duration, now: Timestamp) -> bool {
         let Some(failed_at) = self.failed_at.filter(|_| self.failures > 1) else { return true };
         let pause = interval.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_PAUSE.max(interval));
-        let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+        let pause = signed(pause);
         now.duration_since(failed_at) >= pause - pause / 10
     }
 }

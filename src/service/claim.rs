@@ -61,41 +61,31 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             tracing::Span::current().record("worker_id", tracing::field::display(&key.worker_id));
         }
         let may_start = self.may_start(order).await?;
-        let mut known = None;
+        // The name is free after this event, as far as is known. One that may not begin has to look first.
+        let mut free = may_start.is_ok().then_some(None);
         for _ in 0..ROUNDS {
-            if let (None, Ok(())) = (&known, &may_start) {
-                match self.open(claim, &key, None).await {
-                    Ok(hold) => return Ok(Position::Held(hold)),
-                    Err(AppendError::Conflict) => {}
-                    Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
-                }
-            }
-            known = self.journal.head(&key).await?;
-            match known.take() {
-                // Nobody has begun it, and it may not begin.
-                None => {
-                    if let Err(refusal) = &may_start
-                        && let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await?
-                    {
-                        return Err(stop);
-                    }
-                }
-                Some(head) => match Box::pin(self.resume(claim, head)).await? {
-                    Resumed::At(position) => return Ok(position),
-                    Resumed::Free(head) => {
-                        if let Err(refusal) = &may_start
-                            && let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await?
-                        {
+            if let Some(after) = free.take() {
+                match &may_start {
+                    Ok(()) => match self.open(claim, &key, after.as_ref()).await {
+                        Ok(hold) => return Ok(Position::Held(hold)),
+                        Err(AppendError::Conflict) => {}
+                        Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+                    },
+                    // Nobody has begun it, and it may not begin.
+                    Err(refusal) => {
+                        if let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await? {
                             return Err(stop);
                         }
-                        match self.open(claim, &key, Some(&head)).await {
-                            Ok(hold) => return Ok(Position::Held(hold)),
-                            Err(AppendError::Conflict) => {}
-                            Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
-                        }
                     }
-                },
+                }
             }
+            free = match self.journal.head(&key).await? {
+                None => Some(None),
+                Some(head) => match Box::pin(self.resume(claim, head)).await? {
+                    Resumed::At(position) => return Ok(position),
+                    Resumed::Free(head) => Some(Some(head)),
+                },
+            };
         }
         Err(Stop::Later("the worker's name is being fought over".into()))
     }

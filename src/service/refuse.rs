@@ -24,17 +24,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return self.refuse_host(claim, &hosts, refusal).await.map(Some);
         }
         let at = Self::refusal_of(claim.order);
-        match self.write_refusal(claim, &at, refusal).await {
-            Ok(()) if at == *key => Ok(Some(refusal.clone().into())),
-            Err(AppendError::Conflict) if at == *key => Ok(None),
+        let stands = if at == *key {
+            self.write_refusal(claim, &at, refusal).await?
+        } else {
             // A name that the publisher has chosen is not used up by it: another command may have it once there is room.
-            Ok(()) | Err(AppendError::Conflict) => {
-                let head = self.journal.head(key).await?;
-                let begun = head.is_some_and(|head| head.worker.command_id == claim.order.command_id);
-                Ok((!begun).then(|| refusal.clone().into()))
-            }
-            Err(AppendError::Unavailable(why)) => Err(Stop::Later(why)),
-        }
+            self.refused_beside(claim, refusal, std::slice::from_ref(&key.worker_id)).await?
+        };
+        Ok(stands.then(|| refusal.clone().into()))
     }
 
     /// In a pool of hosts the record stands under the name that a made worker would have: whichever host another try of the
@@ -45,20 +41,25 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         hosts: &[WorkerId],
         refusal: &Refusal,
     ) -> Result<Stop, Stop> {
-        let order = claim.order;
-        Self::waits_for_room(order, refusal)?;
-        match self.write_refusal(claim, &Self::refusal_of(order), refusal).await {
-            // By another try of this command, or by this one before.
-            Ok(()) | Err(AppendError::Conflict) => {}
-            Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+        Self::waits_for_room(claim.order, refusal)?;
+        if self.refused_beside(claim, refusal, hosts).await? {
+            return Ok(refusal.clone().into());
         }
-        for host in hosts {
-            let head = self.journal.head(&WorkerKey::new(order.pool.clone(), host.clone())).await?;
-            if head.is_some_and(|head| head.worker.command_id == order.command_id) {
-                return Err(Stop::Wait("another try of the command has a host"));
+        Err(Stop::Wait("another try of the command has a host"))
+    }
+
+    /// Records a refusal beside the names that the command could have claimed. Whether it stands: not where another try of
+    /// the command was quicker with one of them.
+    async fn refused_beside(&self, claim: Claiming<'_>, refusal: &Refusal, names: &[WorkerId]) -> Result<bool, Stop> {
+        // Not the first where another try of this command has written it, or this one before.
+        let _first = self.write_refusal(claim, &Self::refusal_of(claim.order), refusal).await?;
+        for name in names {
+            let head = self.journal.head(&WorkerKey::new(claim.order.pool.clone(), name.clone())).await?;
+            if head.is_some_and(|head| head.worker.command_id == claim.order.command_id) {
+                return Ok(false);
             }
         }
-        Ok(refusal.clone().into())
+        Ok(true)
     }
 
     /// What a pool's size asks for waits for room: refused, it would be asked for again under the same id, and end twice.
@@ -87,10 +88,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         WorkerKey::new(order.pool.clone(), WorkerId::derived(&order.pool, &order.command_id))
     }
 
-    async fn write_refusal(&self, claim: Claiming<'_>, key: &WorkerKey, refusal: &Refusal) -> Result<(), AppendError> {
+    /// Whether the record is this one: not where an event stood there before.
+    async fn write_refusal(&self, claim: Claiming<'_>, key: &WorkerKey, refusal: &Refusal) -> Result<bool, Stop> {
         // No scheduler is to be told of it.
         let claim = Claiming { registration: false, ..claim };
         let worker = Worker::refused(self.claim_for(claim, key), refusal.reason, self.now());
-        Hold::open(&self.journal, worker, 0, self.writer(claim.message)).await.map(drop)
+        match Hold::open(&self.journal, worker, 0, self.writer(claim.message)).await {
+            Ok(_) => Ok(true),
+            Err(AppendError::Conflict) => Ok(false),
+            Err(AppendError::Unavailable(why)) => Err(Stop::Later(why)),
+        }
     }
 }

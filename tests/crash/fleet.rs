@@ -26,6 +26,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Fleet {
     pub(crate) prefix: String,
+    url: String,
     pub(crate) client: Client,
     pub(crate) context: jetstream::Context,
     folder: TempDir,
@@ -69,22 +70,11 @@ impl Fleet {
         let folder = TempDir::with_prefix("enlist-crash-").expect("a folder");
         let home = Home::new(provider, folder.path());
         let scheduler = Scheduler::start(client.clone(), prefix, POOL, home.clone()).await;
-        let list = if settings.lists { "list" } else { "nobody.list" };
-        let [register, unregister, list] = ["register", "unregister", list].map(|verb| subject(prefix, verb));
-        let Settings { pool, sweep, scheduler: more, lists: _ } = settings;
-        let text = format!(
-            "prefix = \"{prefix}\"\n[nats]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.process]\nstate_dir = \"{}\"\n[sweep]\n{sweep}\n\
-             [scheduler]\nregister = \"{register}\"\nunregister = \"{unregister}\"\nlist = \"{list}\"\n{more}\n\
-             [pools.{POOL}]\n{}{pool}\n",
-            home.state().display(),
-            home.settings(),
-        );
-        std::fs::write(folder.path().join("enlist.toml"), text).expect("the settings");
         let (acks, watcher) = watch_acks(client.clone(), prefix, POOL).await;
         let feed = Feed::start(&client, prefix, POOL).await;
-        Self {
+        let fleet = Self {
             prefix: prefix.to_owned(),
+            url: url.to_owned(),
             client,
             context,
             folder,
@@ -97,7 +87,27 @@ impl Fleet {
             watcher,
             feed,
             provider,
-        }
+        };
+        fleet.configure(settings);
+        fleet
+    }
+
+    /// What replicas go by that start from now on.
+    pub(crate) fn configure(&self, settings: Settings) {
+        let list = if settings.lists { "list" } else { "nobody.list" };
+        let prefix = &self.prefix;
+        let [register, unregister, list] = ["register", "unregister", list].map(|verb| subject(prefix, verb));
+        let Settings { pool, sweep, scheduler: more, lists: _ } = settings;
+        let text = format!(
+            "prefix = \"{prefix}\"\n[nats]\nurl = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [providers.process]\nstate_dir = \"{}\"\n[sweep]\n{sweep}\n\
+             [scheduler]\nregister = \"{register}\"\nunregister = \"{unregister}\"\nlist = \"{list}\"\n{more}\n\
+             [pools.{POOL}]\n{}{pool}\n",
+            self.url,
+            self.home.state().display(),
+            self.home.settings(),
+        );
+        std::fs::write(self.settings(), text).expect("the settings");
     }
 
     pub(crate) fn settings(&self) -> PathBuf {

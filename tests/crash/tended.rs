@@ -24,6 +24,7 @@ const SHORT: Settings = Settings {
     lists: true,
 };
 
+/// What those go by who come after the trouble.
 fn settings(point: CrashPoint, provider: Provider) -> Settings {
     match point {
         // A scheduler without a list: what a dead sweep has not told it, only the same sweep come again can tell.
@@ -40,7 +41,9 @@ fn settings(point: CrashPoint, provider: Provider) -> Settings {
 /// A pool of some workers, something that goes wrong with it, and a replica that dies over mending it. Another one mends it
 /// to the end, and brings the pool to a size.
 pub(crate) async fn walk(url: String, prefix: String, point: CrashPoint, provider: Provider) -> Vec<String> {
-    let mut fleet = Fleet::with(&url, &prefix, provider, settings(point, provider)).await;
+    // Who makes the trouble does not sweep by the clock, or it would mend what the next one is to die over.
+    let calm = Settings { sweep: Settings::default().sweep, ..settings(point, provider) };
+    let mut fleet = Fleet::with(&url, &prefix, provider, calm).await;
     match survive(&mut fleet, point, provider).await {
         Ok(()) => fleet.violations().await,
         Err(why) => vec![why],
@@ -69,37 +72,47 @@ async fn grown(fleet: &mut Fleet, size: Option<u32>) -> Result<Replica, String> 
     Ok(replica)
 }
 
+/// The first replica goes in peace; those that come now go by other settings.
+async fn retired(fleet: &Fleet, first: Replica, after: Settings) -> Result<(), String> {
+    first.drained().await?;
+    fleet.configure(after);
+    Ok(())
+}
+
 async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result<(), String> {
+    let after = settings(point, provider);
     match point {
         CrashPoint::OrphanMarked => {
             let first = grown(fleet, Some(3)).await?;
             stray(fleet).await?;
-            first.drained().await?;
+            retired(fleet, first, after).await?;
             sweep_and_die(fleet, point, 2).await
         }
         CrashPoint::LostStored | CrashPoint::LostUnregistered => {
-            grown(fleet, Some(3)).await?.drained().await?;
+            let first = grown(fleet, Some(3)).await?;
+            retired(fleet, first, after).await?;
             fleet.vanish(&fleet.worker_of("c-one"));
             // Swept by the clock.
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::Offered if provider == Provider::Process => {
             let first = grown(fleet, None).await?;
-            // The scheduler is silent when the worker comes, and perhaps once more before the first replica is gone.
-            fleet.scheduler.pass_over(Kind::Register);
+            // The scheduler is silent when the worker comes.
             fleet.scheduler.pass_over(Kind::Register);
             fleet.provision("c-late", Some("late"), &json!({ "registration": { "max_retries": 0 } })).await;
             fleet.settled().await?;
-            first.drained().await?;
+            retired(fleet, first, after).await?;
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::Offered => {
-            grown(fleet, Some(3)).await?.drained().await?;
+            let first = grown(fleet, Some(3)).await?;
+            retired(fleet, first, after).await?;
             fleet.scheduler.forget(&one(fleet).await);
             sweep_and_die(fleet, point, 1).await
         }
         CrashPoint::StuckTakenOver => {
-            grown(fleet, None).await?.drained().await?;
+            let first = grown(fleet, None).await?;
+            retired(fleet, first, after).await?;
             match provider {
                 // Without an instance, with one, and on the way out.
                 Provider::Null => stick(fleet, CrashPoint::Claimed, "c-stuck").await?,
@@ -115,7 +128,7 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
             // Of hosts the last record stays, of a name that is none it does not.
             fleet.terminate("t-elsewhere", "elsewhere").await;
             fleet.settled().await?;
-            first.drained().await?;
+            retired(fleet, first, after).await?;
             fleet.replica(Some(point)).await.died().await
         }
         CrashPoint::Swept => {
@@ -129,12 +142,13 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
         CrashPoint::AdoptionClaimed => {
             let first = grown(fleet, None).await?;
             stray(fleet).await?;
-            first.drained().await?;
+            retired(fleet, first, after).await?;
             adopt_and_die(&fleet.settings(), POOL, point).await
         }
         // The points of a size.
         _ => {
-            grown(fleet, None).await?.drained().await?;
+            let first = grown(fleet, None).await?;
+            retired(fleet, first, after).await?;
             let replica = fleet.replica(Some(point)).await;
             fleet.size("z-one", 4).await;
             replica.died().await

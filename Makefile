@@ -38,7 +38,7 @@ soak: venv ## Three brokers, replicas and pools, and everything going wrong at o
 leaks: export ENLIST_MINUTES = $(or $(MINUTES),60)
 leaks: export ENLIST_BINARY = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/enlist
 leaks: venv ## Time-outs, reconnects and dead letters at speed leave nothing behind: MINUTES=60
-	$(CARGO) build --locked --release --bin enlist
+	$(CARGO) build --locked --release --features heap-metric --bin enlist
 	$(CARGO) test --locked --features crash-points --test soak -- --ignored --nocapture an_hour_of_trouble $(ARGS)
 
 check: fmt lint doc deny compose-config test ## All that must hold before a commit lands

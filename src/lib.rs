@@ -18,6 +18,8 @@ pub mod worker;
 
 pub mod config;
 pub mod crash;
+#[cfg(feature = "heap-metric")]
+mod heap;
 pub mod mutant;
 pub mod telemetry;
 pub mod text;

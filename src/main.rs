@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 /// A command makes some two hundred small allocations, half of them in the client: a fifth of its time with the system's
 /// allocator.
+#[cfg(not(feature = "heap-metric"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

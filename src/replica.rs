@@ -206,6 +206,8 @@ async fn keep_gauges(pools: Vec<(Arc<PoolSignals>, Follower)>, stop: Cancellatio
             _ = tick.tick() => {}
         }
         tasks_alive(tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        #[cfg(feature = "heap-metric")]
+        crate::telemetry::heap_allocated(crate::heap::allocated());
         for (signals, follower) in &pools {
             follower.look(|census| census.by_state().for_each(|(state, count)| signals.workers(state, count)));
         }

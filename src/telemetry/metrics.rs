@@ -28,6 +28,8 @@ pub(super) const SWEEP_FROZEN: &str = "enlist_sweep_frozen";
 pub(super) const HOLD_OFF: &str = "enlist_pool_holdoff_seconds";
 pub(super) const NATS_CONNECTED: &str = "enlist_nats_connected";
 pub(super) const TASKS: &str = "enlist_tasks";
+#[cfg(feature = "heap-metric")]
+pub(super) const HEAP_BYTES: &str = "enlist_heap_bytes";
 const BUILD_INFO: &str = "enlist_build_info";
 
 /// From a command over a fast path in memory to a machine that takes minutes to boot.

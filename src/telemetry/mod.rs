@@ -12,6 +12,8 @@ pub use health::{Condition, Health};
 pub use labels::{AttemptOutcome, Operation, OrphanAction, Outcome, ProviderOutcome, SweepAct};
 pub use log::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
 pub use metrics::{PrometheusHandle, install_metrics, register_all};
+#[cfg(feature = "heap-metric")]
+pub use signal::heap_allocated;
 pub use signal::{InFlight, PoolSignals, nats_connected, tasks_alive};
 pub use sweep::{SweepLine, SweepSignals};
 pub use systemd::{keep_watchdog, notify_ready, notify_stopping};

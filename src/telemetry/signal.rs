@@ -216,6 +216,13 @@ pub fn tasks_alive(number: usize) {
     gauge!(TASKS).set(number as f64);
 }
 
+/// What is allocated and not freed.
+#[cfg(feature = "heap-metric")]
+pub fn heap_allocated(bytes: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+    gauge!(super::metrics::HEAP_BYTES).set(bytes as f64);
+}
+
 /// The connection to NATS has come or gone. Rare, so it looks its series up.
 pub fn nats_connected(connected: bool) {
     gauge!(NATS_CONNECTED).set(if connected { 1.0 } else { 0.0 });

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 pub(crate) struct Sample {
     pub(crate) at: Duration,
     pub(crate) rss_kib: u64,
+    /// What is allocated and not freed: none where the build does not count it.
+    pub(crate) heap_kib: u64,
     pub(crate) descriptors: u64,
     pub(crate) threads: u64,
     pub(crate) tasks: u64,
@@ -23,7 +25,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) const HEAD: &str = "     s    rss KiB  descriptors  threads  tasks   time-outs  dead letters";
+    pub(crate) const HEAD: &str = "     s    rss KiB   heap KiB  descriptors  threads  tasks   time-outs  dead letters";
 
     /// Looks now. The page is asked for last: the connection it comes over is a descriptor of the replica, too.
     pub(crate) async fn take(at: Duration, pid: u32, http: SocketAddr) -> Self {
@@ -38,6 +40,7 @@ impl Sample {
         Self {
             at,
             rss_kib: field("VmRSS:"),
+            heap_kib: sum("enlist_heap_bytes ") >> 10,
             descriptors,
             threads: field("Threads:"),
             tasks: sum("enlist_tasks "),
@@ -56,9 +59,12 @@ impl Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, rss_kib, descriptors, threads, tasks, timeouts, dead_letters } = self;
+        let Self { at, rss_kib, heap_kib, descriptors, threads, tasks, timeouts, dead_letters } = self;
         let at = at.as_secs();
-        write!(f, "{at:6} {rss_kib:10} {descriptors:12} {threads:8} {tasks:6} {timeouts:11} {dead_letters:13}")
+        write!(
+            f,
+            "{at:6} {rss_kib:10} {heap_kib:10} {descriptors:12} {threads:8} {tasks:6} {timeouts:11} {dead_letters:13}"
+        )
     }
 }
 

@@ -1,9 +1,9 @@
 //! Rebuilding records from what the provider says of its instances, after the log was lost or put back to an older copy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::hold::Hold;
-use super::sweep::{Count, SchedulerList, SweepError, SweepPoolConfig};
+use super::sweep::{Count, Known, Records, SchedulerList, SweepError, SweepPoolConfig};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, Pool, PoolRecord, PoolState, Worker, WorkerId};
@@ -44,7 +44,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             SchedulerList::Of(listed) => listed,
             SchedulerList::None | SchedulerList::Away(_) => HashMap::new(),
         };
-        let (records, size, _) = self.records(&config.pool).await?;
+        let listed_by_provider: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
+        let of_use = |worker_id: &WorkerId, known: &Known| known.is_live() || listed_by_provider.contains(worker_id);
+        let Records { workers: records, size, .. } = self.records(&config.pool, of_use).await?;
         instances.retain(|instance| !records.contains_key(&instance.key.worker_id));
         instances.sort_by(|a, b| a.key.worker_id.cmp(&b.key.worker_id));
         let all = Count::of(&records).counted + instances.len();

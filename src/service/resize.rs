@@ -1,6 +1,6 @@
 //! A pool's size: stored first, then asked for worker by worker, then said to be reached.
 
-use super::sweep::{Act, Count, Look, Order, SweepPoolConfig, another_log, plan_size};
+use super::sweep::{Act, Count, Look, Order, Records, SweepPoolConfig, another_log, plan_size};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
 use crate::domain::{CommandId, CorrelationId, Pool, PoolRecord, PoolState, Reason, Refusal};
@@ -130,13 +130,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Option<PoolEntry>, Stop> {
         self.not_expired(order.expires_at)?;
         self.can_have(order.size)?;
-        let (records, ..) = self.records(&order.pool).await?;
+        let Records { workers, .. } = self.records(&order.pool, |_, known| known.is_live()).await?;
         let record = PoolRecord {
             pool: order.pool.clone(),
             state: PoolState::Sizing,
             rev: head.map_or(0, |head| head.record.rev) + 1,
             size: order.size,
-            actual: count(Count::of(&records).live),
+            actual: count(Count::of(&workers).live),
             command_id: order.command_id.clone(),
             correlation_id: order.correlation_id.clone(),
             updated_at: self.now(),
@@ -193,8 +193,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Makes it the record that the pool has its size, where it has. It has the place in the queue that its `sizing` has: a
     /// copy of the command, which came later, would make a size that was asked for between the two look like an older one.
     pub(super) async fn sized(&self, head: &PoolEntry) -> Result<NowSized, Stop> {
-        let (records, ..) = self.records(&head.record.pool).await?;
-        let counted = Count::of(&records);
+        let Records { workers, .. } = self.records(&head.record.pool, |_, known| known.is_live()).await?;
+        let counted = Count::of(&workers);
         if !counted.is(head.record.size as usize) {
             return Ok(NowSized::NotYet);
         }

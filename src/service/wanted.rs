@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::WorkerManagementService;
-use super::sweep::Count;
+use super::sweep::{Count, Records};
 use crate::domain::{CommandId, Pool, State, WorkerKey, asked_by_size};
 use crate::journal::{Journal, ReadError};
 use crate::provider::WorkerProvider;
@@ -56,8 +56,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(size);
         }
         let at = Instant::now();
-        let (records, size, _) = self.records(pool).await?;
-        let size = size.map(|entry| (entry.record.size as usize, Count::of(&records).counted));
+        let Records { workers, size, .. } = self.records(pool, |_, known| known.is_live()).await?;
+        let size = size.map(|entry| (entry.record.size as usize, Count::of(&workers).counted));
         *counted = Some(Counted { at, size });
         Ok(size)
     }

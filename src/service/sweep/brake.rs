@@ -11,7 +11,7 @@ use crate::domain::WorkerType;
 /// With `trust_ended`, which a person has said who has looked, what the log says of ended workers is believed.
 #[must_use]
 pub fn another_log(look: &Look, trust_ended: bool) -> Option<String> {
-    if look.records.is_empty() && !look.instances.is_empty() {
+    if look.records.is_empty() && look.others == 0 && !look.instances.is_empty() {
         let found = look.instances.len();
         return Some(format!(
             "the log has no event of this pool, and its provider lists {found} instances: the log is not the one that they were made under"

@@ -21,8 +21,10 @@ pub struct Look {
     /// What the provider has made and not removed. Listed before the records are read: an instance is made after its
     /// worker's claim, so that a claim which is not seen afterwards was not there.
     pub instances: Vec<Instance>,
-    /// Every worker's newest event.
+    /// The newest event of every worker that a rule asks about.
     pub records: HashMap<WorkerId, Known>,
+    /// How many workers the log tells of beside those: they have ended, and nothing is left of them anywhere.
+    pub others: usize,
     /// Whom the scheduler knows. Asked before the records are read, too: a worker that ends in between is in the list and
     /// not the other way round.
     pub scheduler: SchedulerList,

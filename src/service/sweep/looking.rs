@@ -1,13 +1,15 @@
 //! How a sweep looks: in an order in which no moment between two lists makes a healthy worker look sick.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::look::{Known, Look, SchedulerList};
+use super::plan::{MOST_PURGES, is_past};
 use super::{SweepError, SweepPoolConfig, WorkerManagementService};
-use crate::domain::{Pool, WorkerId, WorkerType};
+use crate::domain::{Pool, State, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, WorkerProvider};
@@ -18,36 +20,90 @@ const MOST_PLACES: usize = 32;
 /// A scheduler has so long for its list, however many pages it has.
 const LONGEST_LIST: Duration = Duration::from_secs(60);
 
+/// What is held of a pool's events.
+pub(in crate::service) struct Records {
+    /// The newest event of each worker that is of use.
+    pub(in crate::service) workers: HashMap<WorkerId, Known>,
+    /// How many others have ended.
+    pub(in crate::service) others: usize,
+    /// The pool's own.
+    pub(in crate::service) size: Option<PoolEntry>,
+    pub(in crate::service) scan: Scan,
+}
+
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
         let SweepPoolConfig { pool, trust_ended, .. } = config;
-        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool).await?) } else { None };
+        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| true).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let (records, size, scan) = match first {
+        let Records { workers: records, others, size, scan } = match first {
             Some(first) => first,
-            None => self.records(pool).await?,
+            None => {
+                let of_use = self.of_use(config, now, &instances, &scheduler);
+                self.records(pool, of_use).await?
+            }
         };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
-        Ok(Look { now, worker_type, instances, records, scheduler, size, rolled_back })
+        Ok(Look { now, worker_type, instances, records, others, scheduler, size, rolled_back })
     }
 
-    /// Every worker's newest event, and the pool's own.
+    /// The newest event of every worker that is of use, and the pool's own. A pool may have had a million workers since its
+    /// events were last purged, and they are not all held at once.
     pub(in crate::service) async fn records(
         &self,
         pool: &Pool,
-    ) -> Result<(HashMap<WorkerId, Known>, Option<PoolEntry>, Scan), ReadError> {
-        let (mut records, mut size) = (HashMap::new(), None);
+        mut of_use: impl FnMut(&WorkerId, &Known) -> bool + Send,
+    ) -> Result<Records, ReadError> {
+        let (mut workers, mut others, mut size) = (HashMap::new(), 0, None);
         let take = |scanned| match scanned {
             // In the order of the log: a later event takes an earlier one's place.
-            Scanned::Worker(entry) => drop(records.insert(entry.worker.worker_id.clone(), Known::from(entry))),
+            Scanned::Worker(entry) => {
+                let worker_id = entry.worker.worker_id.clone();
+                let known = Known::from(entry);
+                if of_use(&worker_id, &known) {
+                    workers.insert(worker_id, known);
+                } else {
+                    workers.remove(&worker_id);
+                    others += 1;
+                }
+            }
             Scanned::Pool(entry) => size = Some(entry),
         };
         let scan = self.journal.scan(pool, take).await?;
-        Ok((records, size, scan))
+        Ok(Records { workers, others, size, scan })
+    }
+
+    /// Whether a rule of the plan asks about a worker: not where it has ended, and nothing is left of it anywhere, and
+    /// nothing comes after it.
+    fn of_use<'a>(
+        &self,
+        config: &SweepPoolConfig,
+        now: Timestamp,
+        instances: &'a [Instance],
+        scheduler: &'a SchedulerList,
+    ) -> impl FnMut(&WorkerId, &Known) -> bool + use<'a, P, R, J> {
+        let retention = config.retention;
+        let hosts: HashSet<WorkerId> = self.provider.inventory().into_iter().flatten().collect();
+        let instances: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
+        let mut purges = 0;
+        move |worker_id, known| {
+            let is_listed = || match scheduler {
+                SchedulerList::Of(listed) => listed.contains_key(worker_id),
+                SchedulerList::None | SchedulerList::Away(_) => false,
+            };
+            // What was lost may be what this sweep has begun with before it died; a place goes on from its newest worker.
+            let goes_on = known.is_live() || known.state == State::Lost || known.slot.is_some();
+            if goes_on || instances.contains(worker_id) || hosts.contains(worker_id) || is_listed() {
+                return true;
+            }
+            let purged = is_past(known, now, retention) && purges < MOST_PURGES;
+            purges += usize::from(purged);
+            purged
+        }
     }
 
     pub(in crate::service) async fn list_scheduler(&self, pool: &Pool) -> SchedulerList {

@@ -30,6 +30,8 @@ use crate::journal::{AppendError, Journal, ReadError};
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 
+pub(super) use looking::Records;
+
 pub use act::{Act, Order, Why};
 pub use brake::another_log;
 pub use look::{Known, Look, SchedulerList};

@@ -14,7 +14,7 @@ use crate::mutant::{self, Mutant};
 use crate::provider::Instance;
 
 /// Purges of one sweep at most: the rest is for the next ones.
-const MOST_PURGES: usize = 1000;
+pub(super) const MOST_PURGES: usize = 1000;
 /// A worker that the scheduler has not accepted is offered to it at least so often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -260,12 +260,17 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
             && !instances.contains_key(worker_id)
             && !hosts.contains(*worker_id)
             && !is_newest(known)
-            && (mutant::on(Mutant::PurgedEarly) || passed(known.updated_at, look.now) > signed(rules.retention))
+            && is_past(known, look.now, rules.retention)
     });
     plan.acts.extend(
         past.take(MOST_PURGES)
             .map(|(worker_id, known)| Act::Purge { worker_id: worker_id.clone(), sequence: known.sequence }),
     );
+}
+
+/// The worker ended longer ago than its events are kept.
+pub(super) fn is_past(known: &Known, now: Timestamp, retention: Duration) -> bool {
+    !known.is_live() && (mutant::on(Mutant::PurgedEarly) || passed(known.updated_at, now) > signed(retention))
 }
 
 /// In the order of names, so that the same look makes the same plan.

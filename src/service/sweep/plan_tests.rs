@@ -92,6 +92,7 @@ pub(super) fn look() -> Look {
         records: HashMap::new(),
         scheduler: SchedulerList::None,
         size: None,
+        others: 0,
         rolled_back: None,
     }
 }

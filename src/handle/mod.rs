@@ -71,13 +71,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
 
     /// What every log line of a command carries; a provision's worker id is filled in with its claim.
     fn span(&self, verb: Verb, command_id: &CommandId, worker_id: Option<&WorkerId>) -> tracing::Span {
-        let span = tracing::info_span!(
-            "command", pool = %self.pool, verb = verb.as_str(), %command_id, worker_id = tracing::field::Empty
-        );
-        if let Some(worker_id) = worker_id {
-            span.record("worker_id", tracing::field::display(worker_id));
-        }
-        span
+        tracing::info_span!(
+            "command", pool = %self.pool, verb = verb.as_str(), %command_id,
+            worker_id = worker_id.map(tracing::field::display)
+        )
     }
 
     /// Leaves word in the worker's record that a command is given up because the replica stops.

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config broker venv bench image up schemas clean
+.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config broker venv bench bench-scale bench-pure image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -69,8 +69,27 @@ venv: .venv/made ## .venv, with the pinned nats-server and nats-py
 broker: ## A nats-server for `make run`, unless one is named (NATS_URL, NATS_SERVER) or on PATH
 	@if [ -z "$$NATS_URL$$NATS_SERVER" ] && ! command -v nats-server >/dev/null; then $(MAKE) --no-print-directory venv; fi
 
-bench: broker ## Commands a second, from a release build
-	$(CARGO) run --locked --release -- bench $(ARGS)
+# FLOOR is a checkout of the bare sequence as a program of its own; without it the bare sequence is enlist's own.
+FLOOR ?= ../shared/floor
+BUILT = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+bench: export NATS_SERVER ?= $(or $(shell command -v nats-server),$(CURDIR)/.venv/bin/nats-server)
+bench: export ENLIST_BINARY = $(BUILT)/enlist
+bench: export FLOOR_BINARY = $(BUILT)/../floor/release/floor
+bench: broker ## Commands a second beside the bare sequence, release builds of both: REPEATS=7, COMMANDS=20000, IN_HAND=1,64,256
+	$(CARGO) build --locked --release --bin enlist
+	@if [ -d $(FLOOR) ]; then \
+		cd $(FLOOR) && $(CARGO) build --locked --release --target-dir $(BUILT)/../floor && cd $(CURDIR) && \
+		$(CARGO) bench --locked --bench floor; \
+	else $(ENLIST_BINARY) bench $(ARGS); fi
+
+bench-scale: export NATS_SERVER ?= $(or $(shell command -v nats-server),$(CURDIR)/.venv/bin/nats-server)
+bench-scale: export ENLIST_BINARY = $(BUILT)/enlist
+bench-scale: broker ## Long queues, many workers, several replicas: NUMBER=1000000, PARTS=queue,ready,list,sweep,replicas,processes
+	$(CARGO) build --locked --release --bin enlist
+	$(CARGO) bench --locked --bench scale
+
+bench-pure: ## What the bytes of a command cost
+	$(CARGO) bench --locked --bench pure
 
 # FUZZ_SECONDS for each of the four; what they find is in fuzz/artifacts. A nightly toolchain and cargo-fuzz are needed.
 FUZZ_SECONDS ?= 600

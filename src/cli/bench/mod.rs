@@ -25,6 +25,9 @@ pub(super) struct BenchArgs {
     /// Runs of each kind; medians are printed
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// One line of JSON for each run of enlist, and neither a table nor the bare sequence: for programs that compare
+    #[arg(long, conflicts_with = "isolation")]
+    json: bool,
     /// Measure instead how one pool's commands fare beside another pool that is flooded, hangs, or registers slowly
     #[arg(long)]
     isolation: bool,
@@ -55,10 +58,15 @@ pub(super) async fn run(config: Config, args: BenchArgs) -> Exit {
 }
 
 async fn measure(config: &Config, args: &BenchArgs) -> anyhow::Result<()> {
-    let BenchArgs { commands, concurrency, repeats, isolation, flood } = args;
+    let BenchArgs { commands, concurrency, repeats, json, isolation, flood } = args;
     let field = Field::open(config).await?;
     if *isolation {
         let measured = isolation::measure(&field, *flood, *repeats).await;
+        field.close().await;
+        return measured;
+    }
+    if *json {
+        let measured = lines(&field, args).await;
         field.close().await;
         return measured;
     }
@@ -92,6 +100,28 @@ async fn measure(config: &Config, args: &BenchArgs) -> anyhow::Result<()> {
         ms(with.at(0.95)) - ms(without.at(0.95))
     );
     field.close().await;
+    Ok(())
+}
+
+/// Figures for a program, in the order of the runs; times in microseconds, memory in MiB.
+async fn lines(field: &Field, args: &BenchArgs) -> anyhow::Result<()> {
+    for _ in 0..args.repeats {
+        for in_hand in &args.concurrency {
+            let run = field.enlist(args.commands, *in_hand, true).await?;
+            let us = |duration: Duration| duration.as_secs_f64() * 1e6;
+            let line = serde_json::json!({
+                "in_hand": in_hand,
+                "commands": args.commands,
+                "seconds": run.took.as_secs_f64(),
+                "p50_us": us(run.at(0.5)),
+                "p95_us": us(run.at(0.95)),
+                "p99_us": us(run.at(0.99)),
+                "cpu_us": us(run.cpu),
+                "rss_mib": resident_mib(),
+            });
+            println!("{line}");
+        }
+    }
     Ok(())
 }
 

@@ -39,12 +39,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let Records { workers: records, others, size, scan } = match first {
-            Some(first) => first,
-            None => {
-                let of_use = self.of_use(config, now, &instances, &scheduler);
-                self.records(pool, of_use).await?
-            }
+        let Records { workers: records, others, size, scan } = if let Some(first) = first {
+            first
+        } else {
+            let of_use = self.of_use(config, now, &instances, &scheduler);
+            self.records(pool, of_use).await?
         };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
@@ -89,7 +88,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let retention = config.retention;
         let hosts: HashSet<WorkerId> = self.provider.inventory().into_iter().flatten().collect();
         let instances: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
-        let mut purges = 0;
+        let mut past = 0;
         move |worker_id, known| {
             let is_listed = || match scheduler {
                 SchedulerList::Of(listed) => listed.contains_key(worker_id),
@@ -100,9 +99,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             if goes_on || instances.contains(worker_id) || hosts.contains(worker_id) || is_listed() {
                 return true;
             }
-            let purged = is_past(known, now, retention) && purges < MOST_PURGES;
-            purges += usize::from(purged);
-            purged
+            let goes = past < MOST_PURGES && is_past(known, now, retention);
+            past += usize::from(goes);
+            goes
         }
     }
 

@@ -1,0 +1,128 @@
+//! Full queues and logs, without anybody having worked for them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use async_nats::jetstream::Context;
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use enlist::bus::streams;
+use enlist::bus::subjects::Subjects;
+use enlist::config::{ConfigFile, Flags, ManageStreams, Source};
+use enlist::domain::{
+    Capabilities, Claim, CommandId, Pool, Prefix, SpecHash, Step, Verb, Worker, WorkerFault, WorkerId, WorkerType,
+};
+use enlist::domain::{ErrorClass, WorkerKey};
+use enlist::journal::WRITER;
+use enlist::wire::event;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+
+use crate::replica::settings;
+
+/// Publishes on their way at once.
+const IN_FLIGHT: usize = 1000;
+
+/// A broker with a fleet's streams.
+pub(crate) struct Fleet {
+    pub(crate) context: Context,
+    pub(crate) subjects: Subjects,
+    pub(crate) pool: Pool,
+    prefix: Prefix,
+}
+
+impl Fleet {
+    pub(crate) async fn new(url: &str) -> Self {
+        let prefix = Prefix::new("enlist").expect("a prefix");
+        let (subjects, pool) = (Subjects::new(&prefix), Pool::new("load").expect("a pool"));
+        let file = ConfigFile { name: "scale".to_owned(), text: format!("{}\n[nats]\nurl = \"{url}\"", settings("")) };
+        let (env, flags) = (BTreeMap::new(), Flags::default());
+        let source = Source { file: Some(file), env, flags, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+        let config = enlist::config::load(&source).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).config;
+        let connection = enlist::bus::connection::connect(&config.nats, "scale").await.expect("the broker answers");
+        let made = streams::ensure(&connection, None, &subjects, [&pool], 1, ManageStreams::Create).await;
+        made.expect("the streams");
+        let context = jetstream::new(connection.client);
+        Self { context, subjects, pool, prefix }
+    }
+
+    /// So many provisions in the queue.
+    pub(crate) async fn commands(&self, number: usize) {
+        let subject = self.subjects.command(&self.pool, Verb::Provision);
+        let body = |n: usize| format!("{{\"command_id\":\"c-{n:08}\"}}").into();
+        self.publish((0..number).map(|n| (subject.clone(), HeaderMap::new(), body(n)))).await;
+    }
+
+    /// So many workers that live and are registered, with all three events of each.
+    pub(crate) async fn live(&self, number: usize) {
+        self.live_from(0, number).await;
+    }
+
+    /// The same, where the first so many are there.
+    pub(crate) async fn live_from(&self, first: usize, number: usize) {
+        let now = Timestamp::now();
+        self.publish((first..number).flat_map(|n| {
+            let claimed = self.claimed(&format!("c-{n:08}"), now);
+            let step = Step::Created { instance_id: format!("n-{n:032x}"), endpoint: None, capabilities: None };
+            let created = step.apply(Some(&claimed), now).expect("created");
+            let registered = Step::Registered { attempts: 1 }.apply(Some(&created), now).expect("registered");
+            [claimed, created, registered].map(|worker| self.event(&worker))
+        }))
+        .await;
+    }
+
+    /// So many workers that could not be made, with both events of each.
+    pub(crate) async fn ended(&self, number: usize) {
+        let now = Timestamp::now();
+        let fault =
+            WorkerFault { class: ErrorClass::InvalidSpec, message: "no such image".to_owned(), retryable: false };
+        self.publish((0..number).flat_map(|n| {
+            let claimed = self.claimed(&format!("e-{n:08}"), now);
+            let failed = Step::Fail(fault.clone()).apply(Some(&claimed), now).expect("failed");
+            [claimed, failed].map(|worker| self.event(&worker))
+        }))
+        .await;
+    }
+
+    fn claimed(&self, name: &str, now: Timestamp) -> Worker {
+        let claim = Claim {
+            pool: self.pool.clone(),
+            worker_id: WorkerId::new(name).expect("a worker id"),
+            worker_type: WorkerType::Dynamic,
+            command_id: CommandId::new(name).expect("a command id"),
+            correlation_id: None,
+            spec_hash: SpecHash::of(name.as_bytes()),
+            provider: "null".to_owned(),
+            capabilities: Capabilities::default(),
+            registration: true,
+        };
+        Step::Claim(Box::new(claim)).apply(None, now).expect("claimed")
+    }
+
+    fn event(&self, worker: &Worker) -> (String, HeaderMap, Bytes) {
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Type", event::CONTENT_TYPE);
+        headers.insert(WRITER, "0123456789.0/1");
+        let key = WorkerKey::new(worker.pool.clone(), worker.worker_id.clone());
+        (self.subjects.log(&key, worker.state), headers, event::encode(&self.prefix, worker, None).into())
+    }
+
+    async fn publish(&self, messages: impl Iterator<Item = (String, HeaderMap, Bytes)>) {
+        let began = Instant::now();
+        let sent = stream::iter(messages)
+            .map(|(subject, headers, body)| async move {
+                self.context.publish_with_headers(subject, headers, body).await?.await
+            })
+            // In the order in which they are made: a worker's events must not overtake each other.
+            .buffered(IN_FLIGHT)
+            .try_fold(0_u64, |sum, _| async move { Ok(sum + 1) })
+            .await
+            .expect("stored");
+        println!("  {sent} messages stored in {:.0} s", began.elapsed().as_secs_f64());
+    }
+
+    pub(crate) async fn left(&self) -> u64 {
+        let name = self.subjects.command_stream(&self.pool);
+        self.context.get_stream(name).await.expect("the queue").cached_info().state.messages
+    }
+}

@@ -23,6 +23,8 @@ use crate::wire::command::ProvisionCommand;
 
 /// A scheduler that takes its time.
 const LONG_REPLY: Duration = Duration::from_secs(30);
+/// As many as hardly ever are all in use at half of the highest rate.
+const SLOTS_WHEN_PACED: usize = 256;
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A broker to measure on.
@@ -68,6 +70,22 @@ impl Field {
     /// The product: a replica with `in_hand` slots works the queue off.
     pub(super) async fn enlist(&self, commands: usize, in_hand: usize, registration: bool) -> anyhow::Result<Run> {
         self.fresh(commands).await?;
+        self.worked_off(commands, in_hand, registration, std::future::ready(Ok(()))).await
+    }
+
+    /// The same with commands that come one by one, so many a second.
+    pub(super) async fn paced(&self, commands: usize, rate: f64, registration: bool) -> anyhow::Result<Run> {
+        self.fresh(0).await?;
+        self.worked_off(commands, SLOTS_WHEN_PACED, registration, self.send(commands, rate)).await
+    }
+
+    async fn worked_off(
+        &self,
+        commands: usize,
+        in_hand: usize,
+        registration: bool,
+        sending: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Run> {
         let mut config = self.config.clone();
         config.limits.concurrency = in_hand;
         config.pools = [(self.load.clone(), pool(in_hand, registration, Duration::ZERO))].into();
@@ -85,12 +103,31 @@ impl Field {
                 let Some(took) = ends.recv().await else { break };
                 each.push(took);
             }
+            Ok(())
         };
-        tokio::time::timeout(LONGEST_RUN, all).await.context("the queue was not worked off in time")?;
+        let both = async { tokio::try_join!(all, sending) };
+        tokio::time::timeout(LONGEST_RUN, both).await.context("the queue was not worked off in time")??;
         let run = finished(begun, cpu, each, commands);
         replica.drain().await;
         self.check(commands, if registration { 3 } else { 2 }).await?;
         Ok(run)
+    }
+
+    /// Publishes commands at a rate, each millisecond those that are due.
+    async fn send(&self, commands: usize, rate: f64) -> anyhow::Result<()> {
+        let subject = self.subjects.command(&self.load, Verb::Provision);
+        let mut tick = tokio::time::interval(Duration::from_millis(1));
+        let (begun, mut sent) = (Instant::now(), 0);
+        while sent < commands {
+            tick.tick().await;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+            let due = ((begun.elapsed().as_secs_f64() * rate) as usize).min(commands);
+            for n in sent..due {
+                self.connection.client.publish(subject.clone(), command(n)?.encode().into()).await?;
+            }
+            sent = due;
+        }
+        Ok(())
     }
 
     /// The same writes and requests with nothing of the product in between.
@@ -115,7 +152,8 @@ impl Field {
         self.remove().await;
         let domain = self.config.nats.domain.as_deref();
         let pools = pools.iter().copied();
-        streams::ensure(&self.connection, domain, &self.subjects, pools, 1, ManageStreams::Create).await?;
+        streams::ensure(&self.connection, domain, &self.subjects, pools, self.config.replicas, ManageStreams::Create)
+            .await?;
         Ok(())
     }
 

@@ -79,22 +79,24 @@ async fn measure(config: &Config, args: &BenchArgs) -> anyhow::Result<()> {
         "{:>7}  {:>10} {:>10} {:>6}  {:>8} {:>8} {:>8}  {:>9} {:>9}  {:>8}",
         "in hand", "enlist/s", "bare/s", "ratio", "p50 ms", "p95 ms", "p99 ms", "cpu us", "bare us", "RSS MiB"
     );
+    let mut peak = 0.0_f64;
     for in_hand in concurrency {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..*repeats {
             bare.push(field.bare(*commands, *in_hand).await?);
             ours.push(field.enlist(*commands, *in_hand, true).await?);
         }
-        row(*in_hand, *commands, &mut ours, &mut bare);
+        peak = row(*in_hand, *commands, &mut ours, &mut bare).max(peak);
     }
+    let half = peak / 2.0;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..*repeats {
-        with.push(field.enlist(commands / 4, 16, true).await?);
-        without.push(field.enlist(commands / 4, 16, false).await?);
+        with.push(field.paced(*commands / 4, half, true).await?);
+        without.push(field.paced(*commands / 4, half, false).await?);
     }
     let (with, without) = (median(&mut with), median(&mut without));
     println!(
-        "registration at 16 in hand: p95 {:.2} ms with it, {:.2} ms without: it adds {:.2} ms",
+        "registration at half of the highest rate, {half:.0}/s: p95 {:.2} ms with it, {:.2} ms without: it adds {:.2} ms",
         ms(with.at(0.95)),
         ms(without.at(0.95)),
         ms(with.at(0.95)) - ms(without.at(0.95))
@@ -125,7 +127,8 @@ async fn lines(field: &Field, args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(in_hand: usize, commands: usize, ours: &mut [Run], bare: &mut [Run]) {
+/// Prints a row, and says how many commands a second enlist has done.
+fn row(in_hand: usize, commands: usize, ours: &mut [Run], bare: &mut [Run]) -> f64 {
     let (ours, bare) = (median(ours), median(bare));
     #[allow(clippy::cast_precision_loss)]
     let rate = |run: &Run| commands as f64 / run.took.as_secs_f64();
@@ -141,6 +144,7 @@ fn row(in_hand: usize, commands: usize, ours: &mut [Run], bare: &mut [Run]) {
         bare.cpu.as_secs_f64() * 1e6,
         resident_mib()
     );
+    rate(ours)
 }
 
 /// The run in the middle, by time.

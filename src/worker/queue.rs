@@ -286,7 +286,8 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let progress = delivery.progress();
-        let mut handling = std::pin::pin!(context.handler.handle(verb, &body, message));
+        // Boxed, as the settling below: a task is moved as a whole several times before it runs and once it has ended.
+        let mut handling = Box::pin(context.handler.handle(verb, &body, message));
         let mut tick = interval_at(begun + PROGRESS_EVERY, PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -315,9 +316,9 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         drop(seat);
     }
     let refused = matches!(verdict, Verdict::DeadLetter { .. });
-    let settling = std::pin::pin!(delivery.settle(verdict));
+    let mut settling = Box::pin(delivery.settle(verdict));
     // A dead letter is no longer ours to store either, once another may have the command in hand.
-    let settled = if refused { within(ours_until, settling).await.unwrap_or(Settled::Left) } else { settling.await };
+    let settled = if refused { within(ours_until, settling.as_mut()).await.unwrap_or(Settled::Left) } else { settling.await };
     match (settled, outcome) {
         (Settled::Acked, Some(outcome)) => {
             context.signals.command_done(verb, outcome, begun.elapsed());

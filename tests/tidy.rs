@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom: a file imports its own layer and those below it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "main",
     "cli",
     "replica",
+    "srv",
     "worker",
     "http",
     "handle",

@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod connection;
 pub mod delivery;
+pub mod orders;
 pub mod pass;
 pub mod permitted;
 pub mod pull;

@@ -163,6 +163,12 @@ impl Subjects {
     pub fn dead(&self, pool: &Pool, verb: Verb, command_id: Option<&CommandId>) -> String {
         format!("{}.dead.{pool}.{}.{}", self.prefix, verb.as_str(), command_id.map_or("_", CommandId::as_str))
     }
+
+    /// Where requests to replicas begin.
+    #[must_use]
+    pub fn service(&self) -> String {
+        format!("{}.srv", self.prefix)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The broker: what of NATS the rest of the house needs, and nothing that the rest decides.
 
+pub mod batch;
 pub mod commands;
 pub mod connection;
 pub mod delivery;
@@ -12,3 +13,4 @@ pub mod stored;
 pub mod streams;
 pub mod subjects;
 pub mod turns;
+pub mod view;

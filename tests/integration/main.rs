@@ -22,6 +22,7 @@ mod sizes;
 mod start;
 mod sweep;
 mod terminate;
+mod view;
 mod world;
 
 use async_nats::jetstream;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::orders::Orders;
 use crate::bus::permitted::may_listen;
+use crate::bus::stored;
 use crate::config::Config;
 use crate::domain::{Pool, Verb};
 use crate::wire::service::DrainReply;
@@ -88,16 +89,16 @@ impl Api {
             Desk { tasks: TaskTracker::new(), stop: CancellationToken::new(), abandon: CancellationToken::new() };
         let group = service.group(&root);
 
-        let reader = Reader::new(&orders, config);
-        let get = group.endpoint_builder().name("get").add("get").await?;
-        desk.serve(get, READING, {
-            let reader = reader.clone();
-            move |body| {
-                let reader = reader.clone();
-                async move { reader.get(&body).await }
-            }
+        let reader = Reader::new(&orders, config.nats.domain.as_deref());
+        let (get, list) = (reader.clone(), reader);
+        desk.serve(group.endpoint_builder().name("get").add("get").await?, READING, move |body| {
+            let reader = get.clone();
+            async move { reader.get(&body).await }
         });
-
+        desk.serve(group.endpoint_builder().name("list").add("list").await?, READING, move |body| {
+            let reader = list.clone();
+            async move { reader.list(&body).await }
+        });
         for (pool, settings) in &config.pools {
             let counter = Counter::new(orders.clone(), config, pool, settings);
             for verb in [Verb::Provision, Verb::Terminate] {
@@ -115,6 +116,8 @@ impl Api {
         let endpoint = group.endpoint_builder().name("drain").add(subject).await?;
         let reply = DrainReply { instance_id: instance_id.clone(), within_ms: millis(config.limits.drain) };
         desk.serve_drain(endpoint, reply, drain);
+        // An answer to what is asked now says that the server has heard of all of them. Without one the client tells it again.
+        let _ = stored::last_sequence(&orders.requests, &orders.api_prefix, &orders.subjects.event_stream()).await;
         Ok(Self { service, instance_id, desk })
     }
 

@@ -91,6 +91,12 @@ impl WorkersRequest {
 }
 
 impl WorkersReply {
+    /// What a worker adds to the body.
+    #[must_use]
+    pub fn size_of(worker: &Worker) -> usize {
+        to_json(worker, 1024).len()
+    }
+
     /// The body to answer with.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

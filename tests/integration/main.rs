@@ -19,6 +19,7 @@ mod registration;
 mod repetition;
 mod requests;
 mod sizes;
+mod srv;
 mod start;
 mod sweep;
 mod terminate;

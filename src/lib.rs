@@ -13,6 +13,7 @@ pub mod provider;
 pub mod registration;
 pub mod replica;
 pub mod service;
+pub mod srv;
 pub mod wire;
 pub mod worker;
 

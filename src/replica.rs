@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::connection::{self, ConnectError, Connection, Link};
 use crate::bus::delivery::Desk;
+use crate::bus::orders::Orders;
 use crate::bus::permitted::permitted;
 use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
@@ -22,6 +23,7 @@ use crate::journal::follow::Follower;
 use crate::journal::nats::NatsJournal;
 use crate::provider::{ProviderError, WorkerProvider};
 use crate::registration::nats::NatsScheduler;
+use crate::srv::Api;
 use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected, tasks_alive};
 use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker, ask_for_sweeps};
 
@@ -66,6 +68,9 @@ pub struct Replica {
     http: CancellationToken,
     address: std::net::SocketAddr,
     drain: std::time::Duration,
+    /// `None` where the server does not permit it.
+    api: Option<Api>,
+    drain_asked: CancellationToken,
 }
 
 impl Replica {
@@ -149,7 +154,10 @@ impl Replica {
         tokio::spawn(http::serve(listener, state, http.clone()));
         tokio::spawn(watch_link(connection.clone(), Arc::clone(&health), http.clone()));
         tokio::spawn(keep_gauges(gauges, http.clone()));
-        Ok(Self { worker, health, connection, http, address, drain: config.limits.drain })
+        let drain_asked = CancellationToken::new();
+        let orders = Orders::new(connection.clone(), requests, subjects, domain, config.nats.shown_url());
+        let api = Api::start(orders, config, drain_asked.clone()).await;
+        Ok(Self { worker, health, connection, http, address, drain: config.limits.drain, api, drain_asked })
     }
 
     /// Where the http listener is; the port is the system's choice where the setting says 0.
@@ -164,10 +172,28 @@ impl Replica {
         &self.health
     }
 
+    /// Its id as a NATS service; `None` where the server does not permit it to be one.
+    #[must_use]
+    pub fn instance_id(&self) -> Option<&str> {
+        self.api.as_ref().map(Api::instance_id)
+    }
+
+    /// Cancelled when somebody asks for a drain over NATS. Whoever holds the replica then drains it.
+    #[must_use]
+    pub fn drain_asked(&self) -> CancellationToken {
+        self.drain_asked.clone()
+    }
+
     /// Stops taking commands, finishes those in hand within `limits.drain`, gives back the rest, and closes.
     pub async fn drain(self) {
         self.health.set_draining();
+        if let Some(api) = &self.api {
+            api.close();
+        }
         self.worker.drain(self.drain).await;
+        if let Some(api) = self.api {
+            api.end().await;
+        }
         // What has been published, acks and naks above all, is to reach the server before the connection goes.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.connection.client.flush()).await;
         self.http.cancel();

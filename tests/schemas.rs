@@ -14,6 +14,7 @@ use enlist::wire::event;
 use enlist::wire::scheduler::{
     ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest,
 };
+use enlist::wire::service::{DrainReply, GetRequest, WorkersReply, WorkersRequest};
 use serde_json::Value;
 
 /// Why a reader refused.
@@ -53,6 +54,10 @@ fn decode(message: &str, body: &[u8]) -> Result<(), Refused> {
         "unregister-reply" => other(UnregisterReply::decode(body)),
         "list-request" => other(ListRequest::decode(body)),
         "list-reply" => other(ListReply::decode(body)),
+        "service-get-request" => other(GetRequest::decode(body)),
+        "service-list-request" => other(WorkersRequest::decode(body)),
+        "service-list-reply" => other(WorkersReply::decode(body)),
+        "service-drain-reply" => other(DrainReply::decode(body)),
         unknown => panic!("no reader for {unknown}"),
     }
 }
@@ -168,6 +173,11 @@ fn subjects_are_those_of_the_contract() {
         "scheduler.workers.register",
         "scheduler.workers.unregister",
         "scheduler.workers.list",
+        "{prefix}.srv.provision.{pool}",
+        "{prefix}.srv.terminate.{pool}",
+        "{prefix}.srv.get",
+        "{prefix}.srv.list",
+        "{prefix}.srv.drain.{instance_id}",
     ]);
     assert_eq!(found, contract);
     for (name, channel) in channels {

@@ -1,8 +1,10 @@
 //! The broker: what of NATS the rest of the house needs, and nothing that the rest decides.
 
+pub mod batch;
 pub mod commands;
 pub mod connection;
 pub mod delivery;
+pub mod orders;
 pub mod pass;
 pub mod permitted;
 pub mod pull;
@@ -11,3 +13,4 @@ pub mod stored;
 pub mod streams;
 pub mod subjects;
 pub mod turns;
+pub mod view;

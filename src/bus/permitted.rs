@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::connection::Connection;
 use super::requests::{RequestError, Requests};
+use super::stored;
 use super::streams::StreamsError;
 use super::subjects::Subjects;
 use crate::domain::{Pool, Verb};
@@ -59,4 +60,29 @@ pub async fn permitted(
         }
     });
     futures_util::future::try_join_all(tried).await.map(|_| ())
+}
+
+/// Whether the server lets us listen to subjects like these, tried with one each that nobody else uses. What it says where it
+/// does not.
+pub async fn may_listen(
+    connection: &Connection,
+    requests: &Requests,
+    subjects: &Subjects,
+    api_prefix: &str,
+    tried: impl IntoIterator<Item = String>,
+) -> Result<(), String> {
+    for subject in tried {
+        let Ok(_listening) = connection.client.subscribe(subject.clone()).await else {
+            return Err("the connection is closed".to_owned());
+        };
+        // A server that says no says it before it answers what is asked next, and the client tells of it a moment later.
+        for _ in 0..2 {
+            let asked = stored::last_sequence(requests, api_prefix, &subjects.event_stream()).await;
+            asked.map_err(|error| error.to_string())?;
+        }
+        if let Some(complaint) = connection.complaint().filter(|complaint| complaint.contains(&subject)) {
+            return Err(complaint);
+        }
+    }
+    Ok(())
 }

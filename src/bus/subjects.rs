@@ -146,6 +146,12 @@ impl Subjects {
         format!("$KV.{}.{}.{}", self.view_bucket(), key.pool, key.worker_id)
     }
 
+    /// The entries in the view of a pool's workers, and of the pool itself.
+    #[must_use]
+    pub fn view_of_pool(&self, pool: &Pool) -> String {
+        format!("$KV.{}.{pool}.*", self.view_bucket())
+    }
+
     /// Every dead letter.
     #[must_use]
     pub fn dead_all(&self) -> String {
@@ -162,6 +168,12 @@ impl Subjects {
     #[must_use]
     pub fn dead(&self, pool: &Pool, verb: Verb, command_id: Option<&CommandId>) -> String {
         format!("{}.dead.{pool}.{}.{}", self.prefix, verb.as_str(), command_id.map_or("_", CommandId::as_str))
+    }
+
+    /// Where requests to replicas begin.
+    #[must_use]
+    pub fn service(&self) -> String {
+        format!("{}.srv", self.prefix)
     }
 }
 
@@ -181,6 +193,7 @@ mod tests {
         assert_eq!(subjects.log_transform(), "enlist.events.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}");
         assert_eq!(subjects.view_transform(), "$KV.enlist_workers.{{wildcard(1)}}.{{wildcard(2)}}");
         assert_eq!(subjects.view_of(&key), "$KV.enlist_workers.gpu-a.w-1");
+        assert_eq!(subjects.view_of_pool(&pool), "$KV.enlist_workers.gpu-a.*");
         assert_eq!(subjects.pool_log(&pool, PoolState::Sizing), "enlist.log.gpu-a._.sizing");
         assert_eq!(subjects.own_events_of(&pool), "enlist.events.gpu-a._.*");
         assert_eq!(subjects.dead(&pool, Verb::Terminate, None), "enlist.dead.gpu-a.terminate._");

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::orders::Orders;
+use super::orders;
 use super::page::Page;
 use super::pools::{Tended, tended};
 use super::table::table;
@@ -29,7 +29,7 @@ pub(super) async fn run(config: Config, args: &AdoptArgs) -> Exit {
 /// Whether every instance has a record now; with `dry_run`, whether every pool could be looked at.
 async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let AdoptArgs { pools, dry_run } = args;
-    let orders = Orders::connect(config, "enlist adopt").await?;
+    let orders = orders::connect(config, "enlist adopt").await?;
     let page = Page::new();
     let mut good = true;
     for Tended { pool, service, sweep, queue: _, place } in tended(config, &orders, pools)? {

@@ -3,7 +3,7 @@
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::orders::{LOOK_EVERY, Order, Orders, Told};
+use super::orders::{self, LOOK_EVERY, Order, Told};
 use super::page::Page;
 use super::pools::journal;
 use super::provision::{SILENCE, SendArgs, new_id, taken};
@@ -44,7 +44,7 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
     let command_id = command_id.clone().unwrap_or_else(new_id);
     let command = PoolCommand { command_id, size: *size, expires_at: None, correlation_id: None };
     let order = Order::pool(pool.clone(), &command);
-    let orders = Orders::connect(config, "enlist pool").await?;
+    let orders = orders::connect(config, "enlist pool").await?;
     // Before the command, so that nothing is missed.
     let mut news = if *wait { Some(orders.news_of(&order).await?) } else { None };
     let stored = orders.send(&order).await?;

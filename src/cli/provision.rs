@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::timeout;
 
-use super::orders::{Order, Orders, Told};
+use super::orders::{self, Order, Told};
 use super::page::Page;
 use super::{Exit, ended};
 use crate::config::Config;
@@ -101,7 +101,7 @@ pub(super) fn taken(order: &Order, stored: &PubAck) -> String {
 
 /// Whether the command was carried out, or at least stored where nobody waits for it.
 async fn try_send(config: &Config, order: &Order, wait: bool) -> anyhow::Result<bool> {
-    let orders = Orders::connect(config, &format!("enlist {}", order.verb.as_str())).await?;
+    let orders = orders::connect(config, &format!("enlist {}", order.verb.as_str())).await?;
     // Before the command, so that nothing is missed.
     let news = if wait { Some(orders.news_of(order).await?) } else { None };
     let stored = orders.send(order).await?;

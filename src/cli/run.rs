@@ -30,7 +30,11 @@ pub(super) async fn run(config: Config) -> Exit {
     );
     notify_ready();
     let watchdog = tokio::spawn(keep_watchdog());
-    let _ = stop.await;
+    let asked = replica.drain_asked();
+    tokio::select! {
+        _ = stop => {}
+        () = asked.cancelled() => tracing::info!("asked over NATS to drain"),
+    }
     tracing::info!(within = ?config.limits.drain, "draining");
     notify_stopping();
     watchdog.abort();

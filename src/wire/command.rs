@@ -225,6 +225,17 @@ pub fn id_of(verb: Verb, body: &[u8]) -> Option<CommandId> {
     read.map_or_else(|undecodable| undecodable.command_id, Some)
 }
 
+/// The fingerprint of a command's content, where it can be read.
+#[must_use]
+pub fn hash_of(verb: Verb, body: &[u8]) -> Option<SpecHash> {
+    match verb {
+        Verb::Provision => ProvisionCommand::decode(body).ok().map(|command| command.content_hash()),
+        Verb::Terminate => TerminateCommand::decode(body).ok().map(|command| command.content_hash()),
+        Verb::Pool => PoolCommand::decode(body).ok().map(|command| command.content_hash()),
+        Verb::Sweep => SweepCommand::decode(body).ok().map(|command| command.content_hash()),
+    }
+}
+
 impl SpecOverrides {
     /// Nothing is overridden.
     #[must_use]

@@ -11,6 +11,7 @@ mod read;
 pub mod scheduler;
 #[cfg(test)]
 mod schemas;
+pub mod service;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand};
 use super::event::Outgoing;
 use super::scheduler::{ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest};
+use super::service::{DrainReply, GetRequest, WorkersReply, WorkersRequest};
 use super::{dead_letter, read};
 use crate::domain::{PoolRecord, Reason, Refusal, Worker};
 
@@ -49,7 +50,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("command-provision", schema::<ProvisionCommand>(reading.clone())),
         ("command-terminate", schema::<TerminateCommand>(reading.clone())),
         ("command-pool", schema::<PoolCommand>(reading.clone())),
-        ("command-sweep", schema::<SweepCommand>(reading)),
+        ("command-sweep", schema::<SweepCommand>(reading.clone())),
         ("event", schema::<Outgoing<'_, Worker>>(writing())),
         ("pool-event", schema::<Outgoing<'_, PoolRecord>>(writing())),
         ("dead-letter-headers", schema::<DeadLetterHeaders>(writing())),
@@ -59,6 +60,10 @@ fn all() -> Vec<(&'static str, Value)> {
         ("unregister-reply", schema::<UnregisterReply>(writing())),
         ("list-request", schema::<ListRequest>(writing())),
         ("list-reply", schema::<ListReply>(writing())),
+        ("service-get-request", schema::<GetRequest>(reading.clone())),
+        ("service-list-request", schema::<WorkersRequest>(reading)),
+        ("service-list-reply", schema::<WorkersReply>(writing())),
+        ("service-drain-reply", schema::<DrainReply>(writing())),
     ]
 }
 

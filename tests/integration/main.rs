@@ -19,9 +19,11 @@ mod registration;
 mod repetition;
 mod requests;
 mod sizes;
+mod srv;
 mod start;
 mod sweep;
 mod terminate;
+mod view;
 mod world;
 
 use async_nats::jetstream;

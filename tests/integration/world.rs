@@ -152,6 +152,11 @@ impl World {
     pub(crate) async fn child_that_logs(&self, filter: &str) -> Child {
         let mut env = self.env();
         env.insert("ENLIST_LOG".to_owned(), filter.to_owned());
+        self.child_with(env).await
+    }
+
+    /// A replica as a process of its own, taking commands, in an environment of its own.
+    pub(crate) async fn child_with(&self, env: BTreeMap<String, String>) -> Child {
         let mut child = self.spawn_with(env);
         child.listening().await;
         child

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::demo_scheduler::{DemoOptions, DemoScheduler};
-use super::orders::{News, Order, Orders, Told};
+use super::orders::{self, News, Order, Orders, Told};
 use super::page::Page;
 use super::{Exit, GlobalArgs};
 use crate::bus::connection::{self, ConnectError, Link};
@@ -58,9 +58,11 @@ pub(super) async fn run(loaded: Loaded, args: &GlobalArgs, once: bool) -> Exit {
             return exit_code(&error);
         }
     };
+    let drain_asked = dev.replica.drain_asked();
     let exit = tokio::select! {
         biased;
         () = stop.asked.cancelled() => stopped,
+        () = drain_asked.cancelled() => stopped,
         exit = dev.play(once) => exit,
     };
     tokio::select! {
@@ -162,7 +164,7 @@ impl Dev {
         if origin("prefix") == Origin::Flag("--prefix") {
             reach.extend(["--prefix".to_owned(), config.prefix.to_string()]);
         }
-        let orders = Orders::connect(&config, "enlist dev").await?;
+        let orders = orders::connect(&config, "enlist dev").await?;
         let scheduler = CancellationToken::new();
         page.say(demo_scheduler(&config, &orders, scheduler.clone()).await?);
         let metrics = install_metrics();

@@ -4,7 +4,7 @@ mod dry_run;
 
 use clap::Args;
 
-use super::orders::{Order, Orders};
+use super::orders::{self, Order};
 use super::page::Page;
 use super::pools::{Tended, meant, tended};
 use super::provision::{new_id, taken};
@@ -47,7 +47,7 @@ pub(super) async fn ask(config: Config, args: &SweepArgs) -> Exit {
 
 async fn try_ask(config: &Config, pools: &[Pool]) -> anyhow::Result<bool> {
     let pools = meant(config, pools)?;
-    let orders = Orders::connect(config, "enlist sweep").await?;
+    let orders = orders::connect(config, "enlist sweep").await?;
     let page = Page::new();
     let mut good = true;
     for pool in pools {
@@ -70,7 +70,7 @@ pub(super) async fn here(config: Config, args: &SweepArgs) -> Exit {
 
 async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
     let SweepArgs { pools, dry_run, max_terminations } = args;
-    let orders = Orders::connect(config, "enlist sweep").await?;
+    let orders = orders::connect(config, "enlist sweep").await?;
     let page = Page::new();
     let mut good = true;
     for mut tended in tended(config, &orders, pools)? {

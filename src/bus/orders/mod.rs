@@ -1,0 +1,267 @@
+//! Commands from the publisher's side: how one is sent, and how its one outcome is waited for.
+
+mod order;
+
+use std::time::Duration;
+
+use async_nats::{HeaderValue, Message, SubscribeError};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll, select_all};
+use tokio::time::sleep;
+
+use super::commands::{self, PutError};
+use super::connection::Connection;
+use super::requests::{RequestError, Requests};
+use super::stored::{self, ReadStoredError, Stored};
+use super::streams;
+use super::subjects::Subjects;
+use crate::domain::{CommandId, Pool, Prefix, Verb, Worker, WorkerKey};
+use crate::wire::dead_letter::DeadLetter;
+use crate::wire::event;
+use crate::wire::publish::{ApiError, PubAck};
+
+pub use order::{Order, Told};
+
+/// How long one who may not be there is waited for.
+const ASKED: Duration = Duration::from_secs(1);
+/// How soon the record is looked at beside the feed: an outcome that was there before the command brings no event.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks that found nothing are less and less often repeated.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(16);
+
+/// Why the broker has not taken a command.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// There is no such queue.
+    #[error(
+        "no pool {pool} is served under prefix {prefix} at {url}: a replica makes a pool's queue when it starts \
+         (enlist run), from its own settings"
+    )]
+    NoPool {
+        /// The pool.
+        pool: Pool,
+        /// The fleet.
+        prefix: Prefix,
+        /// The broker, without credentials.
+        url: String,
+    },
+    /// The server says no.
+    #[error("the broker has not taken the command: {0}")]
+    Refused(#[from] ApiError),
+    /// It may have been taken all the same.
+    #[error("the broker has not said that it took the command: {0}; send it again with the same --command-id")]
+    Unanswered(#[from] RequestError),
+}
+
+/// Subscriptions to events and dead letters, as one.
+pub struct News(SelectAll<BoxStream<'static, Message>>);
+
+impl News {
+    /// The next that can be read; `None` when the connection is closed for good.
+    pub async fn next(&mut self) -> Option<Told> {
+        loop {
+            let message = self.0.next().await?;
+            if let Some(told) = read(message) {
+                return Some(told);
+            }
+        }
+    }
+}
+
+/// What another version wrote is passed over.
+fn read(message: Message) -> Option<Told> {
+    let Message { subject, payload, headers, .. } = message;
+    if subject.split('.').nth(1) == Some("events") {
+        return match Subjects::read_owner(&subject)? {
+            (_, Some(_)) => event::decode(&payload).ok().map(|worker| Told::Event(Box::new(worker))),
+            (_, None) => event::decode_pool(&payload).ok().map(|record| Told::Pool(Box::new(record))),
+        };
+    }
+    let headers = headers.unwrap_or_default();
+    read_dead(&subject, |name| headers.get(name).map(HeaderValue::as_str), payload)
+}
+
+fn read_dead<'h>(subject: &str, header: impl Fn(&'static str) -> Option<&'h str>, body: Bytes) -> Option<Told> {
+    let mut tokens = subject.split('.').skip(2);
+    let pool = tokens.next()?.to_owned();
+    let command_id = tokens.nth(1).and_then(|token| CommandId::new(token).ok()).filter(|id| id.as_str() != "_");
+    let letter = DeadLetter::decode(header, body).ok()?;
+    Some(Told::Dead { command_id, pool, letter: Box::new(letter) })
+}
+
+/// What has become of a command that the broker had before.
+#[derive(Debug)]
+pub enum Before {
+    /// It is in its queue.
+    Waits,
+    /// It has ended.
+    Ended(Told),
+    /// It was another one, under the same id.
+    Another,
+}
+
+/// A publisher of commands.
+#[derive(Clone)]
+pub struct Orders {
+    /// Its connection.
+    pub connection: Connection,
+    /// Its requests.
+    pub requests: Requests,
+    /// Names.
+    pub subjects: Subjects,
+    /// `$JS.API`, or that of a domain.
+    pub api_prefix: String,
+    url: String,
+}
+
+impl Orders {
+    /// A publisher on this connection; `url` is where it leads, without credentials.
+    #[must_use]
+    pub fn new(
+        connection: Connection,
+        requests: Requests,
+        subjects: Subjects,
+        domain: Option<&str>,
+        url: String,
+    ) -> Self {
+        Self { connection, requests, subjects, api_prefix: streams::api_prefix(domain), url }
+    }
+
+    /// Everything that the fleet tells from now on.
+    pub async fn all_news(&self) -> Result<News, SubscribeError> {
+        self.news([self.subjects.events_all(), self.subjects.dead_all()]).await
+    }
+
+    /// What can become of one order.
+    pub async fn news_of(&self, order: &Order) -> Result<News, SubscribeError> {
+        let Order { verb, pool, command_id, worker_id, .. } = order;
+        let dead = match verb {
+            // What becomes of the commands that a size asks for is of interest too.
+            Verb::Pool => self.subjects.dead_of_pool(pool),
+            verb => self.subjects.dead(pool, *verb, Some(command_id)),
+        };
+        let events = match worker_id {
+            Some(worker_id) => self.subjects.events_of(&WorkerKey::new(pool.clone(), worker_id.clone())),
+            None => self.subjects.events_of_pool(pool),
+        };
+        self.news([events, dead]).await
+    }
+
+    async fn news(&self, subjects: [String; 2]) -> Result<News, SubscribeError> {
+        let mut feeds = Vec::new();
+        for subject in subjects {
+            feeds.push(self.connection.client.subscribe(subject).await?.boxed());
+        }
+        // What is published from now on comes after the subscriptions, on this very connection.
+        Ok(News(select_all(feeds)))
+    }
+
+    /// Sends an order; returns when the broker has stored it.
+    pub async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
+        let subject = self.subjects.command(&order.pool, order.verb);
+        let put = commands::put(&self.requests, subject, order.command_id.as_str(), order.body.clone()).await;
+        match put {
+            Ok(stored) => Ok(stored),
+            Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {
+                pool: order.pool.clone(),
+                prefix: self.subjects.prefix().clone(),
+                url: self.url.clone(),
+            }),
+            Err(PutError::Request(error)) => Err(error.into()),
+            Err(PutError::Refused(error)) => Err(error.into()),
+        }
+    }
+
+    /// Waits for what becomes of an order that was sent after `news` was subscribed to, handing on all that it
+    /// hears. `None` when the connection is closed.
+    pub async fn outcome(&self, order: &Order, news: &mut News, mut heard: impl FnMut(&Told)) -> Option<Told> {
+        let mut pause = LOOK_EVERY;
+        let look = sleep(pause);
+        tokio::pin!(look);
+        loop {
+            let told = tokio::select! {
+                told = news.next() => told?,
+                () = &mut look => match self.ended(order).await {
+                    Ok(Some(told)) => told,
+                    // Not yet, or the log cannot be asked just now.
+                    Ok(None) | Err(_) => {
+                        pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
+                        look.set(sleep(pause));
+                        continue;
+                    }
+                },
+            };
+            heard(&told);
+            if told.ends(order) {
+                return Some(told);
+            }
+        }
+    }
+
+    /// What has become of an order whose id the broker had before, at `sequence` of the pool's queue.
+    pub async fn before(&self, order: &Order, sequence: u64) -> Result<Before, ReadStoredError> {
+        let Self { requests, subjects, api_prefix, .. } = self;
+        let queue = subjects.command_stream(&order.pool);
+        if let Some(waiting) = stored::at(requests, api_prefix, &queue, sequence).await? {
+            return Ok(if order.is(&waiting.body) { Before::Waits } else { Before::Another });
+        }
+        // Acked, and so its outcome is stored.
+        Ok(self.ended(order).await?.map_or(Before::Another, Before::Ended))
+    }
+
+    /// How an order has ended, by the log and the dead letters.
+    async fn ended(&self, order: &Order) -> Result<Option<Told>, ReadStoredError> {
+        let Self { requests, subjects, api_prefix, .. } = self;
+        for key in order.candidates() {
+            let Some(newest) = self.record(&key).await? else { continue };
+            if !order.is_behind(&newest) {
+                continue;
+            }
+            if let Some(worker) = self.first_end(order, &key).await? {
+                return Ok(Some(Told::Event(Box::new(worker))));
+            }
+        }
+        let subject = subjects.dead(&order.pool, order.verb, Some(&order.command_id));
+        let letter = stored::last(requests, api_prefix, &subjects.dead_stream(), &subject).await?;
+        let told = letter.and_then(|letter| {
+            let body = letter.body.clone();
+            read_dead(&subject, |name| letter.header(name), body)
+        });
+        Ok(told.filter(|told| told.ends(order)))
+    }
+
+    /// The event by which an order has ended: what came after it is no concern of the command's. A terminate that found its
+    /// worker ended has the end that it found.
+    async fn first_end(&self, order: &Order, key: &WorkerKey) -> Result<Option<Worker>, ReadStoredError> {
+        let Self { requests, subjects, api_prefix, .. } = self;
+        let (stream, filter) = (subjects.event_stream(), subjects.events_of(key));
+        let (mut from, mut last) = (1, None);
+        while let Some(Stored { sequence, body, .. }) =
+            stored::next(requests, api_prefix, &stream, &filter, from).await?
+        {
+            from = sequence + 1;
+            let Ok(worker) = event::decode(&body) else { continue };
+            let ends = order.ended_as(&worker);
+            let by_it = worker.ended_by.as_ref().and_then(|by| by.command_id.as_ref()) == Some(&order.command_id);
+            if ends && (order.verb == Verb::Provision || by_it) {
+                return Ok(Some(worker));
+            }
+            last = ends.then_some(worker);
+        }
+        Ok(last)
+    }
+
+    /// Whether somebody answers requests on a subject, whatever the answer.
+    pub async fn is_answered(&self, subject: &str) -> bool {
+        let asked = self.requests.send(subject.to_owned(), None, Bytes::from_static(b"{}"), ASKED);
+        asked.await.is_ok()
+    }
+
+    /// The worker as the log has it; `None` too where this version cannot read it.
+    async fn record(&self, key: &WorkerKey) -> Result<Option<Worker>, ReadStoredError> {
+        let filter = self.subjects.events_of(key);
+        let last = stored::last(&self.requests, &self.api_prefix, &self.subjects.event_stream(), &filter).await?;
+        Ok(last.and_then(|last| event::decode(&last.body).ok()))
+    }
+}

@@ -1,0 +1,178 @@
+//! The fleet as readers see it: the server's own projection, a worker's history, and what happens from now on.
+//!
+//! For reading only: the projection may trail the log, and no decision rests on it alone.
+
+use std::sync::Arc;
+
+use async_nats::{Client, HeaderMap, Message};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use jiff::Timestamp;
+
+use super::batch::{BatchError, Batches, Copied};
+use super::streams::api_prefix;
+use super::subjects::Subjects;
+use crate::domain::{Labels, Pool, PoolRecord, State, Worker, WorkerKey};
+use crate::wire::event;
+
+/// The place of an event in the log, in what the server republishes.
+const SEQUENCE: &str = "Nats-Sequence";
+const TIME: &str = "Nats-Time-Stamp";
+
+/// Whose record it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A worker's.
+    Worker(Box<Worker>),
+    /// A pool's own.
+    Pool(Box<PoolRecord>),
+    /// What this version cannot read: the subject, and why.
+    Unreadable(String, String),
+}
+
+/// A record, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Its place in what it was read from: the view, or the log. A reader may go on from the place after it.
+    pub sequence: u64,
+    /// When the server stored it there.
+    pub time: Timestamp,
+    /// What it says.
+    pub record: Record,
+}
+
+/// Which workers are wanted. What is left empty does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this pool.
+    pub pool: Option<Pool>,
+    /// In one of these states.
+    pub states: Vec<State>,
+    /// With all of these labels.
+    pub labels: Labels,
+    /// Whose entry stands behind this place of the view.
+    pub after: u64,
+}
+
+impl Filter {
+    /// Whether a worker is wanted; `after` is a matter of the place, and not looked at.
+    #[must_use]
+    pub fn takes(&self, worker: &Worker) -> bool {
+        let Self { pool, states, labels, after: _ } = self;
+        pool.as_ref().is_none_or(|pool| *pool == worker.pool)
+            && (states.is_empty() || states.contains(&worker.state))
+            && labels.iter().all(|(name, value)| worker.capabilities.labels.get(name) == Some(value))
+    }
+}
+
+/// Reads a fleet. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct View {
+    client: Client,
+    subjects: Subjects,
+    api_prefix: Arc<str>,
+}
+
+impl View {
+    /// A reader on this connection.
+    #[must_use]
+    pub fn new(client: Client, subjects: Subjects, domain: Option<&str>) -> Self {
+        Self { client, subjects, api_prefix: api_prefix(domain).into() }
+    }
+
+    /// The newest record of every worker and pool, in the order in which they changed last; two batches are held at most,
+    /// however many there are. A worker that changes meanwhile may come twice, the newer record later; none is missed.
+    #[must_use]
+    pub fn records(&self, pool: Option<&Pool>, after: u64) -> BoxStream<'static, Result<Seen, BatchError>> {
+        let filter = match pool {
+            Some(pool) => self.subjects.view_of_pool(pool),
+            // Counted by the server at once, where a longer filter is held against every subject.
+            None => ">".to_owned(),
+        };
+        let batches = self.batches(self.subjects.view_stream(), filter, after.saturating_add(1));
+        walk(batches)
+    }
+
+    /// The newest record of each worker that is wanted, and its place in the view; see [`Self::records`].
+    #[must_use]
+    pub fn workers(&self, filter: Filter) -> BoxStream<'static, Result<(Worker, u64), BatchError>> {
+        self.records(filter.pool.as_ref(), filter.after)
+            .filter_map(move |seen| {
+                let wanted = match seen {
+                    Ok(Seen { sequence, record: Record::Worker(worker), .. }) if filter.takes(&worker) => {
+                        Some(Ok((*worker, sequence)))
+                    }
+                    Ok(_) => None,
+                    Err(error) => Some(Err(error)),
+                };
+                std::future::ready(wanted)
+            })
+            .boxed()
+    }
+
+    /// Every kept event of one worker, oldest first.
+    pub async fn history(&self, key: &WorkerKey) -> Result<Vec<Seen>, BatchError> {
+        self.events(self.subjects.events_of(key), 1).collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    /// Every kept event of a pool's own, oldest first.
+    pub async fn pool_history(&self, pool: &Pool) -> Result<Vec<Seen>, BatchError> {
+        self.events(self.subjects.own_events_of(pool), 1).collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    /// The log's events behind a place, oldest first: of all pools, or of one.
+    #[must_use]
+    pub fn events_after(&self, pool: Option<&Pool>, after: u64) -> BoxStream<'static, Result<Seen, BatchError>> {
+        self.events(self.events_filter(pool), after.saturating_add(1))
+    }
+
+    /// What is stored from now on, as the server republishes it: of all pools, or of one. What is published while the
+    /// connection is down does not come; [`Self::events_after`] has it.
+    pub async fn live(&self, pool: Option<&Pool>) -> Result<BoxStream<'static, Seen>, BatchError> {
+        let subscribed = self.client.subscribe(self.events_filter(pool)).await;
+        let messages = subscribed.map_err(|_| BatchError::Disconnected)?;
+        Ok(messages.filter_map(|message| std::future::ready(republished(message))).boxed())
+    }
+
+    fn events_filter(&self, pool: Option<&Pool>) -> String {
+        pool.map_or_else(|| self.subjects.events_all(), |pool| self.subjects.events_of_pool(pool))
+    }
+
+    fn events(&self, filter: String, from: u64) -> BoxStream<'static, Result<Seen, BatchError>> {
+        walk(self.batches(self.subjects.event_stream(), filter, from))
+    }
+
+    fn batches(&self, stream: String, filter: String, from: u64) -> Batches {
+        Batches::new(self.client.clone(), &self.api_prefix, stream, filter, from)
+    }
+}
+
+fn walk(batches: Batches) -> BoxStream<'static, Result<Seen, BatchError>> {
+    stream::unfold(batches, |mut batches| async move { Some((batches.next().await?.map(seen), batches)) }).boxed()
+}
+
+fn seen(copied: Copied) -> Seen {
+    let Copied { subject, sequence, time, headers: _, body } = copied;
+    Seen { sequence, time, record: read(subject, &body) }
+}
+
+/// What anybody may have published on such a subject by hand has no place in the log, and is passed over.
+fn republished(message: Message) -> Option<Seen> {
+    let Message { subject, headers, payload, .. } = message;
+    let headers = headers?;
+    let header = |headers: &HeaderMap, name| headers.get(name).map(ToString::to_string);
+    let sequence = header(&headers, SEQUENCE)?.parse().ok()?;
+    let time = header(&headers, TIME)?.parse().ok()?;
+    Some(Seen { sequence, time, record: read(subject.into_string(), &payload) })
+}
+
+/// By the token of the worker, which stands last in the view, and last but one in an event.
+fn read(subject: String, body: &Bytes) -> Record {
+    let own = subject.split('.').nth_back(usize::from(!subject.starts_with("$KV."))) == Some(event::POOL_TOKEN);
+    let read = if own {
+        event::decode_pool(body).map(|record| Record::Pool(Box::new(record)))
+    } else {
+        event::decode(body).map(|worker| Record::Worker(Box::new(worker)))
+    };
+    read.unwrap_or_else(|error| Record::Unreadable(subject, error.0))
+}

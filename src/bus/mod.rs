@@ -10,4 +10,5 @@ pub mod requests;
 pub mod stored;
 pub mod streams;
 pub mod subjects;
+pub mod trace;
 pub mod turns;

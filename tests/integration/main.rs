@@ -11,6 +11,8 @@ mod images;
 mod journal;
 mod large;
 mod objects;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outage;
 mod pools;
 mod provision;
@@ -22,6 +24,7 @@ mod sizes;
 mod start;
 mod sweep;
 mod terminate;
+mod traces;
 mod world;
 
 use async_nats::jetstream;

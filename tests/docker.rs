@@ -129,6 +129,7 @@ fn request(key: WorkerKey, command: &[&str]) -> LaunchRequest {
             command: command.iter().map(ToString::to_string).collect(),
             ..WorkerSpec::default()
         },
+        trace: None,
     }
 }
 

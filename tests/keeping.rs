@@ -155,6 +155,7 @@ async fn an_instance_that_outlived_its_record_is_removed_by_the_second_sweep_onc
         epoch: made.epoch,
         claim: made.claim.unwrap(),
         spec: WorkerSpec::default(),
+        trace: None,
     };
     fleet.service.provider().create_worker(&request).await.unwrap();
     for _ in 0..3 {
@@ -333,8 +334,15 @@ async fn a_copy_of_a_size_that_ends_it_does_not_overtake_the_size_that_was_asked
     let fleet = Fleet::new();
     let resize = async |command_id: &str, size, message| {
         let command_id = CommandId::new(command_id).unwrap();
-        let order =
-            ResizePoolConfig { pool: pool(), command_id, size, correlation_id: None, expires_at: None, asked_at: None };
+        let order = ResizePoolConfig {
+            pool: pool(),
+            command_id,
+            size,
+            correlation_id: None,
+            expires_at: None,
+            asked_at: None,
+            trace: None,
+        };
         fleet.service.resize_pool(&order, &fleet.config, Some(message)).await.unwrap()
     };
     assert!(matches!(resize("s-1", 1, 5).await, Resizing::Ordered { .. }));

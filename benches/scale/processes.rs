@@ -48,6 +48,7 @@ async fn provider(number: usize) -> f64 {
                     spec_hash: SpecHash::of(name.as_bytes()),
                     epoch: 1,
                     claim: Claimed { sequence: n as u64 + 1, at: Timestamp::now() },
+                    trace: None,
                     spec: WorkerSpec { command: vec!["/bin/sleep".into(), "600".into()], ..WorkerSpec::default() },
                 };
                 provider.create_worker(&request).await.expect("made");

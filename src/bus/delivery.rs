@@ -11,8 +11,9 @@ use super::requests::{RequestError, Requests};
 use super::stored::{self, Stored};
 use super::streams::ACK_WAIT;
 use super::subjects::Subjects;
+use super::trace;
 use crate::crash::{self, CrashPoint};
-use crate::domain::{CommandId, Pool, Refusal, Verb};
+use crate::domain::{CommandId, Pool, Refusal, TraceContext, Verb};
 use crate::wire::command;
 use crate::wire::dead_letter::{DeadLetter, SEQUENCE};
 use crate::wire::publish::PubAck;
@@ -71,17 +72,20 @@ pub struct Delivery {
     sequence: u64,
     /// When the server stored it there.
     stored_at: Timestamp,
+    /// The trace that its publisher says it is part of.
+    trace: Option<TraceContext>,
 }
 
 impl Delivery {
     /// Takes a pulled message. `None` where it is no message of a consumer.
     pub fn new(desk: Arc<Desk>, message: Message) -> Option<Self> {
-        let Message { subject, reply, payload, .. } = message;
+        let Message { subject, reply, payload, headers, .. } = message;
         let reply = reply?;
         let Told { deliveries, sequence, stored_at } = read_reply(&reply)?;
         let token = subject.rsplit('.').next()?;
         let verb = Verb::ALL.into_iter().find(|verb| verb.as_str() == token)?;
-        Some(Self { desk, verb, reply, subject, body: payload, deliveries, sequence, stored_at })
+        let trace = trace::read(headers.as_ref());
+        Some(Self { desk, verb, reply, subject, body: payload, deliveries, sequence, stored_at, trace })
     }
 
     /// The command.
@@ -112,6 +116,12 @@ impl Delivery {
     #[must_use]
     pub fn stored_at(&self) -> Timestamp {
         self.stored_at
+    }
+
+    /// The trace that it is part of, where it is part of one.
+    #[must_use]
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
     }
 
     /// Whether an earlier delivery of this very message has stored its dead letter and could not ack it. What was refused
@@ -199,6 +209,8 @@ impl Delivery {
             for (name, value) in letter.headers() {
                 headers.insert(name, HeaderValue::from(value.as_str()));
             }
+            // Whoever sends the command again finds what it came with.
+            trace::put(&mut headers, self.trace.as_ref());
             headers.insert("Nats-Msg-Id", format!("{}-{}", self.desk.stream, self.sequence).as_str());
             if command_id.is_some() {
                 headers.insert("Nats-Expected-Last-Subject-Sequence", HeaderValue::from(newest));

@@ -12,5 +12,6 @@ pub mod requests;
 pub mod stored;
 pub mod streams;
 pub mod subjects;
+pub mod trace;
 pub mod turns;
 pub mod view;

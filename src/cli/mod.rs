@@ -217,14 +217,19 @@ fn start<F: Future<Output = Exit>>(
     loaded: Result<Loaded, ConfigError>,
     verb: impl FnOnce(Loaded) -> F,
 ) -> Exit {
-    if let Err(mistake) = init_logging(global.log_format, log) {
-        eprintln!("{mistake}");
-        return Exit::Config;
-    }
-    match loaded {
+    let exporting = match init_logging(global.log_format, log) {
+        Ok(exporting) => exporting,
+        Err(mistake) => {
+            eprintln!("{mistake}");
+            return Exit::Config;
+        }
+    };
+    let exit = match loaded {
         Ok(loaded) => block_on(verb(loaded)),
         Err(error) => mistaken(&error),
-    }
+    };
+    exporting.end();
+    exit
 }
 
 /// How a verb ends that tells whether all that it was asked for has come to be, or says why it could not begin.

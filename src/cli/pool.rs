@@ -132,7 +132,11 @@ mod tests {
             correlation_id: None,
             updated_at: jiff::Timestamp::UNIX_EPOCH,
         };
-        PoolEntry { record, sequence: rev, writer: Writer { name: "r.1".into(), message: Some(message), claim: None } }
+        PoolEntry {
+            record,
+            sequence: rev,
+            writer: Writer { name: "r.1".into(), message: Some(message), claim: None, trace: None },
+        }
     }
 
     fn end_with(history: &[PoolEntry]) -> Option<End> {

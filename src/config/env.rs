@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use super::load::{Loaded, load};
-use super::origin::ConfigError;
+use super::origin::{ConfigError, Mistake, Origin};
 
 /// The file that is taken where it lies in the working directory and none is named.
 pub const DEFAULT_FILE: &str = "enlist.toml";
@@ -80,6 +80,12 @@ pub struct LogSettings {
     pub terminal: bool,
 }
 
+/// Reads a variable of this process.
+#[must_use]
+pub fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// The log's part of this process's environment: `ENLIST_LOG`, else `RUST_LOG`; `NO_COLOR`.
 #[must_use]
 pub fn log_settings() -> LogSettings {
@@ -87,6 +93,44 @@ pub fn log_settings() -> LogSettings {
     let filter = ["ENLIST_LOG", "RUST_LOG"].into_iter().find_map(|name| Some((name, set(name)?)));
     let terminal = io::stderr().is_terminal();
     LogSettings { filter, colour: terminal && colour_wanted(), terminal }
+}
+
+/// What the standard variables of OpenTelemetry say about spans, where they ask for them to be exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanExport {
+    /// The service has a name of the operator's choice.
+    pub named: bool,
+}
+
+/// The part of these variables that the exporter leaves to its user; the rest it reads by itself. Spans are exported where
+/// an endpoint or the exporter is named, so that no build looks for a collector that nobody has.
+pub fn span_export(read: impl Fn(&str) -> Option<String>) -> Result<Option<SpanExport>, Mistake> {
+    let set = |name: &'static str| read(name).filter(|text| !text.is_empty()).map(|text| (name, text));
+    let exporter = set("OTEL_TRACES_EXPORTER");
+    let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let off = set("OTEL_SDK_DISABLED").is_some_and(|(_, text)| text.eq_ignore_ascii_case("true"));
+    let unknown = |(name, found): (&'static str, String), expected: &str| Mistake {
+        origin: Origin::Env(name),
+        setting: "span export".to_owned(),
+        problem: format!("found \"{}\", expected {expected}", crate::text::cut(&found, 80)),
+    };
+    let wanted = match exporter {
+        None => endpoint.is_some(),
+        Some((_, name)) if name == "otlp" => true,
+        Some((_, name)) if name == "none" => false,
+        Some(other) if !off => return Err(unknown(other, "otlp or none")),
+        Some(_) => false,
+    };
+    if off || !wanted {
+        return Ok(None);
+    }
+    let protocol = set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| set("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    if let Some(other) = protocol.filter(|(_, text)| text != "http/protobuf") {
+        return Err(unknown(other, "http/protobuf, which collectors take at port 4318"));
+    }
+    let in_attributes = |(_, text): (_, String)| text.split(',').any(|pair| pair.trim().starts_with("service.name="));
+    let named = set("OTEL_SERVICE_NAME").is_some() || set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(in_attributes);
+    Ok(Some(SpanExport { named }))
 }
 
 /// Programs of this host that a demo starts.
@@ -110,4 +154,41 @@ pub fn tools() -> Tools {
 #[must_use]
 pub fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn export(set: &[(&str, &str)]) -> Result<Option<SpanExport>, String> {
+        let read = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        span_export(read).map_err(|mistake| mistake.to_string())
+    }
+
+    #[test]
+    fn spans_are_exported_where_an_endpoint_or_the_exporter_is_named_and_nothing_is_against_it() {
+        let at = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+        let plain = Ok(Some(SpanExport { named: false }));
+        assert_eq!(export(&[]), Ok(None));
+        assert_eq!(export(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), Ok(None));
+        assert_eq!(export(&[at]), plain);
+        assert_eq!(export(&[("OTEL_TRACES_EXPORTER", "otlp")]), plain);
+        assert_eq!(export(&[at, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
+        assert_eq!(export(&[at, ("OTEL_SDK_DISABLED", "TRUE")]), Ok(None));
+        for name in [("OTEL_SERVICE_NAME", "a"), ("OTEL_RESOURCE_ATTRIBUTES", "x=y, service.name=a")] {
+            assert_eq!(export(&[at, name]), Ok(Some(SpanExport { named: true })));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_exported_to_is_a_mistake_that_names_its_variable() {
+        let at = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+        let told = export(&[at, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).unwrap_err();
+        assert!(
+            told.starts_with("env OTEL_EXPORTER_OTLP_PROTOCOL: span export: found \"grpc\", expected http/"),
+            "{told}"
+        );
+        let told = export(&[("OTEL_TRACES_EXPORTER", "zipkin")]).unwrap_err();
+        assert!(told.contains("found \"zipkin\", expected otlp or none"), "{told}");
+    }
 }

@@ -23,7 +23,8 @@ use std::time::Duration;
 use crate::domain::{Capabilities, Pool, Prefix, WorkerId, WorkerSpec, WorkerType};
 
 pub use env::{
-    ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, Tools, colour_wanted, from_process, log_settings, tools,
+    ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, SpanExport, Tools, colour_wanted, from_environment,
+    from_process, log_settings, span_export, tools,
 };
 pub use load::{Loaded, load};
 pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};

@@ -8,7 +8,7 @@ mod terminate;
 
 use crate::bus::delivery::Verdict;
 use crate::config::PoolConfig;
-use crate::domain::{CommandId, Pool, State, Verb, WorkerId, nak_delay, wait_delay};
+use crate::domain::{CommandId, Pool, State, TraceContext, Verb, nak_delay, wait_delay};
 use crate::journal::Journal;
 use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
@@ -33,13 +33,15 @@ pub struct Handler<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> {
 
 /// What the queue says of a command's message.
 #[derive(Debug, Clone, Copy)]
-pub struct Message {
+pub struct Message<'a> {
     /// Its place in its queue.
     pub sequence: u64,
     /// How often the server has delivered it; not exact, and only spreads retries.
     pub deliveries: u64,
     /// When it was stored there, by the server's clock.
     pub stored_at: jiff::Timestamp,
+    /// The trace that the command is part of.
+    pub trace: Option<&'a TraceContext>,
 }
 
 /// A command that was handled.
@@ -69,16 +71,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         &self.service
     }
 
-    /// What every log line of a command carries; a provision's worker id is filled in with its claim.
-    fn span(&self, verb: Verb, command_id: &CommandId, worker_id: Option<&WorkerId>) -> tracing::Span {
-        tracing::info_span!(
-            "command", pool = %self.pool, verb = verb.as_str(), %command_id,
-            worker_id = worker_id.map(tracing::field::display)
-        )
-    }
-
     /// Leaves word in the worker's record that a command is given up because the replica stops.
-    pub async fn let_go(&self, verb: Verb, body: &[u8], message: Message) {
+    pub async fn let_go(&self, verb: Verb, body: &[u8], message: Message<'_>) {
         let key = match verb {
             Verb::Provision => self.provisions(body),
             Verb::Terminate => self.terminates(body),
@@ -90,7 +84,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
     }
 
     /// Carries one command out.
-    pub async fn handle(&self, verb: Verb, body: &[u8], message: Message) -> Handled {
+    pub async fn handle(&self, verb: Verb, body: &[u8], message: Message<'_>) -> Handled {
         match verb {
             Verb::Provision => self.provision(body, message).await,
             // Boxed, so that a provision in hand does not carry the room for a terminate along.
@@ -113,7 +107,7 @@ fn undecodable(undecodable: Undecodable) -> Handled {
 }
 
 /// What becomes of a command's message; `chance`, from 0 to 1, spreads those that come again.
-fn settled(command_id: CommandId, ending: Ending, message: Message, chance: f64) -> Handled {
+fn settled(command_id: CommandId, ending: Ending, message: Message<'_>, chance: f64) -> Handled {
     let tries = u32::try_from(message.deliveries).unwrap_or(u32::MAX);
     match ending {
         Ending::Done(worker) => Handled { verdict: Verdict::Done, outcome: outcome(worker.state) },

@@ -12,7 +12,7 @@ use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::service::{Ending, ResizePoolConfig, Resizing, Stop};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, command_span};
 use crate::wire::command::PoolCommand;
 
 /// How soon it is looked at again whether the pool has its size.
@@ -21,12 +21,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    pub(super) async fn pool(&self, body: &[u8], message: Message) -> Handled {
+    pub(super) async fn pool(&self, body: &[u8], message: Message<'_>) -> Handled {
         let command = match PoolCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
         };
         let PoolCommand { command_id, size, expires_at, correlation_id } = command;
+        let (span, trace) = command_span(&self.pool, Verb::Pool, &command_id, None, message.trace);
         let order = ResizePoolConfig {
             pool: self.pool.clone(),
             command_id: command_id.clone(),
@@ -34,8 +35,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             correlation_id,
             expires_at,
             asked_at: Some(message.stored_at),
+            trace,
         };
-        let span = self.span(Verb::Pool, &command_id, None);
         let begun = tokio::time::Instant::now();
         let resized = async {
             match self.service.resize_pool(&order, &self.sweep, Some(message.sequence)).await {

@@ -11,10 +11,11 @@ use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
 use crate::service::{DynamicWorkerConfig, Ending};
+use crate::telemetry::command_span;
 use crate::wire::command::{ProvisionCommand, RegistrationOverrides, SpecOverrides};
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    pub(super) async fn provision(&self, body: &[u8], message: Message) -> Handled {
+    pub(super) async fn provision(&self, body: &[u8], message: Message<'_>) -> Handled {
         let command = match ProvisionCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
@@ -30,6 +31,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         let ending = match merged(&self.config, spec) {
             Err(refusal) => Ending::Refused(refusal),
             Ok(spec) => {
+                let (span, trace) =
+                    command_span(&self.pool, Verb::Provision, &command_id, worker_id.as_ref(), message.trace);
                 let order = DynamicWorkerConfig {
                     pool: self.pool.clone(),
                     worker_id,
@@ -38,9 +41,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
                     spec,
                     correlation_id,
                     expires_at,
+                    trace,
                 };
                 let registration = registered(&self.config.registration, &registration);
-                let span = self.span(Verb::Provision, &order.command_id, order.worker_id.as_ref());
                 // Boxed here, where it is whole: the runtime and what is around it would move all of it several times.
                 Box::pin(self.service.provision(&order, &registration, Some(message.sequence))).instrument(span).await
             }

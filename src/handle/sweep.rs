@@ -12,7 +12,7 @@ use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::service::sweep::SweepError;
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, command_span};
 use crate::wire::command::SweepCommand;
 
 /// Before the number of the interval, in the id of a sweep that enlist itself has asked for.
@@ -27,7 +27,7 @@ const UNDER_WAY: Duration = Duration::from_secs(5);
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
     /// A sweep has no outcome but its log line, and is not tried again: the next one looks at everything anew. It comes
     /// again only when its replica died over it.
-    pub(super) async fn sweep(&self, body: &[u8], message: Message) -> Handled {
+    pub(super) async fn sweep(&self, body: &[u8], message: Message<'_>) -> Handled {
         let SweepCommand { command_id } = match SweepCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
@@ -38,7 +38,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             tracing::debug!(pool = %self.pool, %command_id, "a newer sweep does what this one would");
             return done(None);
         }
-        let span = self.span(Verb::Sweep, &command_id, None);
+        // Workers keep the traces of their own commands.
+        let (span, _) = command_span(&self.pool, Verb::Sweep, &command_id, None, message.trace);
         let swept = self.service.sweep_pool(&self.sweep, Some(message.sequence), Some(&self.queue.backlog));
         let report = match swept.instrument(span).await {
             Ok(report) => report,

@@ -10,10 +10,11 @@ use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
 use crate::service::TerminateWorkerConfig;
+use crate::telemetry::command_span;
 use crate::wire::command::TerminateCommand;
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> {
-    pub(super) async fn terminate(&self, body: &[u8], message: Message) -> Handled {
+    pub(super) async fn terminate(&self, body: &[u8], message: Message<'_>) -> Handled {
         let command = match TerminateCommand::decode(body) {
             Ok(command) => command,
             Err(error) => return undecodable(error),
@@ -25,6 +26,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         }
         let spec_hash = command.content_hash();
         let TerminateCommand { command_id, worker_id, reason, grace_ms, force, expires_at, correlation_id } = command;
+        let (span, trace) = command_span(&self.pool, Verb::Terminate, &command_id, Some(&worker_id), message.trace);
         let order = TerminateWorkerConfig {
             pool: self.pool.clone(),
             worker_id,
@@ -35,8 +37,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
             force,
             correlation_id,
             expires_at,
+            trace,
         };
-        let span = self.span(Verb::Terminate, &order.command_id, Some(&order.worker_id));
         let ending = self.service.terminate(&order, Some(message.sequence)).instrument(span).await;
         settled(command_id, ending, message, self.service.chance())
     }

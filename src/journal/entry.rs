@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Pool, PoolRecord, State, Worker, WorkerKey};
+use crate::domain::{Pool, PoolRecord, State, TraceContext, Worker, WorkerKey};
 
 /// The header that names the writer of an event.
 pub const WRITER: &str = "Enlist-Writer";
@@ -18,13 +18,15 @@ pub struct Writer {
     /// The place of the worker's claim in the log: the first event of its present allocation. `None` in the claim itself,
     /// which cannot know it, and in what older versions wrote.
     pub claim: Option<u64>,
+    /// The trace that it writes for, in headers of its own.
+    pub trace: Option<TraceContext>,
 }
 
 impl Writer {
     /// As it stands in an event's header: `name/message/claim`, what is not there left empty or off the end.
     #[must_use]
     pub fn to_header(&self) -> String {
-        let Self { name, message, claim } = self;
+        let Self { name, message, claim, trace: _ } = self;
         match (message, claim) {
             (None, None) => name.to_string(),
             (Some(message), None) => format!("{name}/{message}"),
@@ -33,13 +35,13 @@ impl Writer {
         }
     }
 
-    /// Reads [`Self::to_header`] back.
+    /// Reads [`Self::to_header`] back; the trace stands in headers of its own.
     #[must_use]
     pub fn from_header(text: &str) -> Self {
         let mut parts = text.splitn(3, '/');
         let name = parts.next().unwrap_or_default().into();
         let mut number = || parts.next().and_then(|part| part.parse().ok());
-        Self { name, message: number(), claim: number() }
+        Self { name, message: number(), claim: number(), trace: None }
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
         for (message, claim, header) in
             [(None, None, "r.1"), (Some(7), None, "r.1/7"), (None, Some(9), "r.1//9"), (Some(7), Some(9), "r.1/7/9")]
         {
-            let writer = Writer { name: "r.1".into(), message, claim };
+            let writer = Writer { name: "r.1".into(), message, claim, trace: None };
             assert_eq!(writer.to_header(), header);
             assert_eq!(Writer::from_header(header), writer);
         }
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_of_a_writer_is_not_there() {
-        let name = |name: &str| Writer { name: name.into(), message: None, claim: None };
+        let name = |name: &str| Writer { name: name.into(), message: None, claim: None, trace: None };
         assert_eq!(Writer::from_header(""), name(""));
         assert_eq!(Writer::from_header("r.1/x/y"), name("r.1"));
         assert_eq!(Writer::from_header("r.1//"), name("r.1"));

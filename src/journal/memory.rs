@@ -143,7 +143,7 @@ mod tests {
     use crate::domain::{Claim, CommandId, PoolState, SpecHash, Step, WorkerId, WorkerType};
 
     fn writer() -> Writer {
-        Writer { name: "r.1".into(), message: None, claim: None }
+        Writer { name: "r.1".into(), message: None, claim: None, trace: None }
     }
 
     fn pool(name: &str) -> Pool {

@@ -164,6 +164,7 @@ impl<P: WorkerProvider> Run<'_, P> {
             epoch: 7,
             claim: Claimed { sequence: 21, at: jiff::Timestamp::UNIX_EPOCH },
             spec: self.subject.spec.clone(),
+            trace: None,
             key,
         })
     }

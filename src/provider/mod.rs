@@ -15,8 +15,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::{
-    Capabilities, Claimed, CommandId, ErrorClass, Labels, Pool, SpecHash, WorkerFault, WorkerId, WorkerKey, WorkerSpec,
-    WorkerType,
+    Capabilities, Claimed, CommandId, ErrorClass, Labels, Pool, SpecHash, TraceContext, WorkerFault, WorkerId,
+    WorkerKey, WorkerSpec, WorkerType,
 };
 
 /// What a provider is asked to make.
@@ -35,6 +35,8 @@ pub struct LaunchRequest {
     pub claim: Claimed,
     /// What to make.
     pub spec: WorkerSpec,
+    /// The trace that the command is part of: the worker finds it in its environment, where it has one.
+    pub trace: Option<TraceContext>,
 }
 
 /// An instance as its provider knows it.

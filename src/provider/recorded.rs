@@ -25,7 +25,7 @@ pub(super) struct Recorded {
 impl Recorded {
     /// What a request asks for, under the id that it will have.
     pub(super) fn new(request: &LaunchRequest, instance_id: String, created_at: Timestamp) -> Self {
-        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec } = request;
+        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec, trace: _ } = request;
         Self {
             instance_id,
             pool: key.pool.clone(),

@@ -39,7 +39,7 @@ impl WorkerProvider for StaticProvider {
     }
 
     async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
-        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec: _ } = request;
+        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec: _, trace: _ } = request;
         let Some(host) = self.hosts.iter().find(|host| host.id == key.worker_id) else {
             return Err(ProviderError::new(
                 ErrorClass::NotFound,

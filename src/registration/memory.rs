@@ -239,12 +239,21 @@ mod tests {
             rev: 1,
             attempt: 1,
             expires_at: Timestamp::UNIX_EPOCH,
+            trace: None,
         }
     }
 
     fn unregister(id: &str, epoch: u64) -> UnregisterWorker {
         let RegisterWorker { worker_id, pool, instance_id, epoch, .. } = register(id, epoch);
-        UnregisterWorker { worker_id, pool, instance_id, epoch, reason: String::new(), grace: Duration::ZERO }
+        UnregisterWorker {
+            worker_id,
+            pool,
+            instance_id,
+            epoch,
+            reason: String::new(),
+            grace: Duration::ZERO,
+            trace: None,
+        }
     }
 
     #[test]

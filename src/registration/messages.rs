@@ -18,6 +18,7 @@ impl From<&RegisterWorker> for RegisterRequest {
             rev,
             attempt,
             expires_at,
+            trace: _,
         } = worker;
         Self {
             worker_id: worker_id.clone(),
@@ -36,7 +37,7 @@ impl From<&RegisterWorker> for RegisterRequest {
 
 impl From<&UnregisterWorker> for UnregisterRequest {
     fn from(worker: &UnregisterWorker) -> Self {
-        let UnregisterWorker { worker_id, pool, instance_id, epoch, reason, grace } = worker;
+        let UnregisterWorker { worker_id, pool, instance_id, epoch, reason, grace, trace: _ } = worker;
         Self {
             worker_id: worker_id.clone(),
             pool: pool.clone(),
@@ -76,13 +77,25 @@ impl From<RegisterRequest> for RegisterWorker {
             attempt,
             expires_at,
         } = request;
-        Self { worker_id, pool, worker_type, instance_id, endpoint, capabilities, epoch, rev, attempt, expires_at }
+        Self {
+            worker_id,
+            pool,
+            worker_type,
+            instance_id,
+            endpoint,
+            capabilities,
+            epoch,
+            rev,
+            attempt,
+            expires_at,
+            trace: None,
+        }
     }
 }
 
 impl From<UnregisterRequest> for UnregisterWorker {
     fn from(request: UnregisterRequest) -> Self {
         let UnregisterRequest { worker_id, pool, instance_id, epoch, reason, grace_ms } = request;
-        Self { worker_id, pool, instance_id, epoch, reason, grace: Duration::from_millis(grace_ms) }
+        Self { worker_id, pool, instance_id, epoch, reason, grace: Duration::from_millis(grace_ms), trace: None }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::{Capabilities, Pool, RegistrationFault, Worker, WorkerId, WorkerType};
+use crate::domain::{Capabilities, Pool, RegistrationFault, TraceContext, Worker, WorkerId, WorkerType};
 
 pub use memory::MemoryScheduler;
 pub use nats::NatsScheduler;
@@ -39,6 +39,8 @@ pub struct RegisterWorker {
     pub attempt: u32,
     /// After this moment nobody waits for the answer.
     pub expires_at: Timestamp,
+    /// The trace that the request is part of; told beside its body.
+    pub trace: Option<TraceContext>,
 }
 
 /// What the scheduler is told of a worker that goes.
@@ -56,6 +58,8 @@ pub struct UnregisterWorker {
     pub reason: String,
     /// How long the worker may drain.
     pub grace: Duration,
+    /// The trace that the request is part of; told beside its body.
+    pub trace: Option<TraceContext>,
 }
 
 /// A worker in the scheduler's list.
@@ -134,6 +138,14 @@ pub trait WorkerRegistrationPort: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Vec<ListedWorker>>, RegistrationError>> + Send;
 }
 
+impl RegisterWorker {
+    /// The same, as part of a trace.
+    #[must_use]
+    pub fn of(worker: &Worker, trace: Option<&TraceContext>) -> Self {
+        Self { trace: trace.cloned(), ..Self::from(worker) }
+    }
+}
+
 /// What the scheduler is told of this worker, but for the number and deadline of the try.
 impl From<&Worker> for RegisterWorker {
     fn from(worker: &Worker) -> Self {
@@ -148,6 +160,7 @@ impl From<&Worker> for RegisterWorker {
             rev: worker.rev,
             attempt: 1,
             expires_at: worker.updated_at,
+            trace: None,
         }
     }
 }

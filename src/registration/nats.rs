@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 
 use super::{ListedWorker, RegisterWorker, RegistrationError, UnregisterWorker, WorkerRegistrationPort};
 use crate::bus::requests::{RequestError, Requests};
+use crate::bus::trace;
 use crate::config::SchedulerConfig;
-use crate::domain::Pool;
+use crate::domain::{Pool, TraceContext};
+use crate::telemetry::in_scheduler_span;
 use crate::wire::scheduler::{
     ListReply, ListRequest, RegisterReply, RegisterRequest, Unreadable, UnregisterReply, UnregisterRequest,
 };
@@ -44,14 +46,22 @@ impl NatsScheduler {
         }
     }
 
-    async fn ask(&self, subject: &Subject, body: Vec<u8>) -> Result<Message, RequestError> {
-        self.requests.send(subject.clone(), None, Bytes::from(body), self.try_timeout).await
+    async fn ask(
+        &self,
+        subject: &Subject,
+        body: Vec<u8>,
+        trace: Option<&TraceContext>,
+    ) -> Result<Message, RequestError> {
+        let headers = trace.map(|trace| {
+            let mut headers = HeaderMap::new();
+            trace::put(&mut headers, Some(trace));
+            headers
+        });
+        self.requests.send(subject.clone(), headers, Bytes::from(body), self.try_timeout).await
     }
-}
 
-impl WorkerRegistrationPort for NatsScheduler {
-    async fn register_worker(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
-        let reply = self.ask(&self.register, RegisterRequest::from(request).encode()).await?;
+    async fn register_now(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
+        let reply = self.ask(&self.register, RegisterRequest::from(request).encode(), request.trace.as_ref()).await?;
         match RegisterReply::decode(&reply.payload)? {
             RegisterReply::Accepted | RegisterReply::Already => Ok(()),
             RegisterReply::Rejected { code, message } => Err(RegistrationError::Rejected { code, message }),
@@ -61,8 +71,9 @@ impl WorkerRegistrationPort for NatsScheduler {
         }
     }
 
-    async fn unregister_worker(&self, request: &UnregisterWorker) -> Result<(), RegistrationError> {
-        let reply = self.ask(&self.unregister, UnregisterRequest::from(request).encode()).await?;
+    async fn unregister_now(&self, request: &UnregisterWorker) -> Result<(), RegistrationError> {
+        let reply =
+            self.ask(&self.unregister, UnregisterRequest::from(request).encode(), request.trace.as_ref()).await?;
         match UnregisterReply::decode(&reply.payload)? {
             UnregisterReply::Accepted | UnregisterReply::Unknown => Ok(()),
             UnregisterReply::Busy { retry_after_ms } => {
@@ -70,12 +81,22 @@ impl WorkerRegistrationPort for NatsScheduler {
             }
         }
     }
+}
+
+impl WorkerRegistrationPort for NatsScheduler {
+    async fn register_worker(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
+        in_scheduler_span("register", self.register_now(request)).await
+    }
+
+    async fn unregister_worker(&self, request: &UnregisterWorker) -> Result<(), RegistrationError> {
+        in_scheduler_span("unregister", self.unregister_now(request)).await
+    }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
         let (mut workers, mut empty) = (Vec::new(), 0);
         let mut request = ListRequest { pool: Some(pool.clone()), after: None };
         for _ in 0..MAX_PAGES {
-            let reply = match self.ask(&self.list, request.encode()).await {
+            let reply = match self.ask(&self.list, request.encode(), None).await {
                 // Only before the first page: half a list would make the sweep register anew what is registered.
                 Err(RequestError::NoResponders) if request.after.is_none() => return Ok(None),
                 answer => answer?,

@@ -115,7 +115,8 @@ async fn registered(script: &Script, max_retries: u32, seconds: u64) -> Register
 
 async fn unregistered(script: &Script, grace: Duration, force: bool) -> Unregistered {
     let Worker { worker_id, pool, instance_id, epoch, .. } = worker();
-    let request = UnregisterWorker { worker_id, pool, instance_id, epoch, reason: "done".to_owned(), grace };
+    let request =
+        UnregisterWorker { worker_id, pool, instance_id, epoch, reason: "done".to_owned(), grace, trace: None };
     unregister(script, &request, TRY, PATIENCE, force, rand::random, |_| ()).await
 }
 

@@ -152,7 +152,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let worker = Step::Claim(Box::new(self.claim_for(claim, key)))
             .apply(head.map(|entry| &entry.worker), self.now())
             .map_err(|_| AppendError::Conflict)?;
-        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), self.writer(claim.message)).await
+        let writer = self.writer_in(claim.order.trace.as_ref(), claim.message);
+        Hold::open(&self.journal, worker, head.map_or(0, |entry| entry.sequence), writer).await
     }
 
     pub(super) fn claim_for(&self, claim: Claiming<'_>, key: &WorkerKey) -> Claim {
@@ -183,13 +184,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             State::Provisioned if worker.registration.status == RegistrationStatus::Disabled => {
                 Ok(Resumed::At(Position::Settled(head.worker)))
             }
-            State::Provisioning | State::Provisioned => self.take_over(head, message).await,
+            State::Provisioning | State::Provisioned => self.take_over(claim, head).await,
             State::Terminating => match Self::closed_by_enlist(order, worker) {
                 Some(_) if !self.may_take_over(&head, message) => {
                     Err(Stop::Wait("another copy of the command is in hand"))
                 }
                 Some(refusal) => {
-                    let mut hold = Hold::resume(head, self.writer(message));
+                    let mut hold = Hold::resume(head, self.writer_in(order.trace.as_ref(), message));
                     let stored = hold.advance(&self.journal, Step::TakeOver, self.now()).await;
                     self.or_undo(&hold, stored, None).await?;
                     self.close(&mut hold, refusal).await?;
@@ -200,7 +201,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             State::Terminated | State::Failed | State::Lost => {
                 // A try that died in the middle of a create may have left an instance, or a registration, behind a
                 // terminate that found nothing to remove.
-                self.undo(worker, None).await?;
+                self.undo(worker, order.trace.as_ref(), None).await?;
                 match Self::closed_by_enlist(order, worker) {
                     Some(refusal) => Err(refusal.into()),
                     None => Ok(Resumed::At(Position::Settled(head.worker))),
@@ -274,11 +275,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// The epoch is the fence: whoever held the worker before fails at its next write.
-    async fn take_over(&self, head: Entry, message: Option<u64>) -> Result<Resumed, Stop> {
+    async fn take_over(&self, claim: Claiming<'_>, head: Entry) -> Result<Resumed, Stop> {
+        let Claiming { order, message, .. } = claim;
         if !self.may_take_over(&head, message) {
             return Err(Stop::Wait("another copy of the command is in hand"));
         }
-        let mut hold = Hold::resume(head, self.writer(message));
+        let mut hold = Hold::resume(head, self.writer_in(order.trace.as_ref(), message));
         let next = hold.after(Step::TakeOver, self.now())?;
         if next.attempts >= MAX_IDLE_TRIES {
             let refusal = Self::exhausted(hold.worker());

@@ -29,6 +29,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             epoch: worker.epoch,
             claim: Claimed { sequence: hold.claim(), at: worker.created_at },
             spec: order.spec.clone(),
+            trace: hold.trace().cloned(),
         };
         let paced = self.of(&order.pool, |pool| Arc::clone(&pool.paced));
         let trial = match paced.call() {
@@ -83,7 +84,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 self.or_undo(hold, stored, None).await?;
                 if hold.worker().epoch > 1 {
                     // An earlier try may have come further than this one, and died before it could write so.
-                    self.undo(hold.worker(), None).await?;
+                    self.undo(hold.worker(), hold.trace(), None).await?;
                 }
                 Ok(())
             }

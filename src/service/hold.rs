@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::domain::{Step, TransitionRefused, Worker};
+use crate::domain::{Step, TraceContext, TransitionRefused, Worker};
 use crate::journal::{AppendError, Entry, Journal, Writer};
 
 /// A worker whose newest event this try has written or read. It stays ours until a write is refused.
@@ -48,10 +48,12 @@ impl Hold {
         Ok(Self { worker, sequence, writer })
     }
 
-    /// Takes up what another try, perhaps of another replica, has left. The next write is the claim to it.
+    /// Takes up what another try, perhaps of another replica, has left. The next write is the claim to it. Who goes on for
+    /// no trace of its own goes on in that of the record.
     pub(super) fn resume(entry: Entry, mut writer: Writer) -> Self {
         writer.claim = entry.claim();
-        let Entry { worker, sequence, writer: _ } = entry;
+        let Entry { worker, sequence, writer: before } = entry;
+        writer.trace = writer.trace.or(before.trace);
         Self { worker, sequence, writer }
     }
 
@@ -73,6 +75,11 @@ impl Hold {
     /// message, and it has to come back.
     pub(super) fn is_passed_on_to(&self, head: &Entry) -> bool {
         self.writer.message == head.writer.message
+    }
+
+    /// The trace that this try is part of.
+    pub(super) fn trace(&self) -> Option<&TraceContext> {
+        self.writer.trace.as_ref()
     }
 
     pub(super) fn into_worker(self) -> Worker {
@@ -110,7 +117,7 @@ mod tests {
     use crate::journal::MemoryJournal;
 
     fn writer(name: &str) -> Writer {
-        Writer { name: name.into(), message: Some(7), claim: None }
+        Writer { name: name.into(), message: Some(7), claim: None, trace: None }
     }
 
     fn claim(command: &str, head: Option<&Worker>) -> Worker {

@@ -9,7 +9,7 @@ use crate::domain::{Claim, ErrorClass, Pool, Worker, WorkerKey, WorkerSpec};
 use crate::journal::Journal;
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
-use crate::telemetry::{Operation, ProviderOutcome};
+use crate::telemetry::{Operation, ProviderOutcome, in_provider_span};
 
 /// A provider has so long for an answer, however short its time for a launch is.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -29,8 +29,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         late: impl FnOnce() -> String,
     ) -> Result<T, ProviderError> {
         let begun = Instant::now();
-        let answer =
-            timeout(patience, call).await.unwrap_or_else(|_| Err(ProviderError::new(ErrorClass::Timeout, late())));
+        let answer = timeout(patience, in_provider_span(operation, call))
+            .await
+            .unwrap_or_else(|_| Err(ProviderError::new(ErrorClass::Timeout, late())));
         let (outcome, error) = match &answer {
             Ok(_) => (ProviderOutcome::Ok, None),
             Err(error) => (ProviderOutcome::from(error.class), Some(error.message.as_str())),

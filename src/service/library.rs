@@ -122,6 +122,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             correlation_id: config.correlation_id.clone(),
             expires_at: config.expires_at,
             asked_at: None,
+            trace: config.trace.clone(),
         };
         let sweep = SweepPoolConfig::new(config.pool.clone(), config.spec.clone());
         if let Err(stop) = self.resize_pool(&order, &sweep, None).await {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bus::streams::ACK_WAIT;
-use crate::domain::{Pool, Reason, Refusal};
+use crate::domain::{Pool, Reason, Refusal, TraceContext};
 use crate::journal::{Entry, Journal, MemoryJournal, Writer};
 use crate::mutant::{self, Mutant};
 use crate::provider::WorkerProvider;
@@ -186,7 +186,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Names one try of one command.
     fn writer(&self, message: Option<u64>) -> Writer {
         let number = self.tries.fetch_add(1, Ordering::Relaxed);
-        Writer { name: format!("{}.{number}", self.replica).into(), message, claim: None }
+        Writer { name: format!("{}.{number}", self.replica).into(), message, claim: None, trace: None }
+    }
+
+    /// The same for a command that is part of a trace.
+    fn writer_in(&self, trace: Option<&TraceContext>, message: Option<u64>) -> Writer {
+        Writer { trace: trace.cloned(), ..self.writer(message) }
     }
 
     /// Whether this try may go on with what another has left. A redelivery of the very message that the other works on

@@ -8,7 +8,9 @@ use super::claim::Position;
 use super::hold::{Hold, HoldError};
 use super::{DynamicWorkerConfig, Ending, Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, Worker, WorkerType};
+use crate::domain::{
+    EndedBy, ErrorClass, Reason, Refusal, RegistrationStatus, State, Step, TraceContext, Worker, WorkerType,
+};
 use crate::journal::{Journal, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
@@ -56,7 +58,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return self.outcome(hold, told).await;
         }
         // A replica died between `provisioned` and the outcome: the instance is there, the scheduler may have been told.
-        let told = self.register(RegisterWorker::from(hold.worker()), registration).await;
+        let told = self.register(RegisterWorker::of(hold.worker(), hold.trace()), registration).await;
         self.outcome(hold, Some(told)).await
     }
 
@@ -75,7 +77,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let stored = hold.store(&self.journal, next).await;
             return self.or_undo(hold, stored, Some(&instance_id)).await.map(|()| None);
         }
-        let announced = RegisterWorker::from(&next);
+        let announced = RegisterWorker::of(&next, hold.trace());
         let both = {
             let stored = pin!(hold.store(&self.journal, next));
             // Boxed: without it every command in hand would carry the room for it from its claim on.
@@ -148,7 +150,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
         match head.worker.state {
             State::Terminating | State::Terminated | State::Failed | State::Lost => {
-                self.undo(&head.worker, instance_id).await?;
+                self.undo(&head.worker, hold.trace(), instance_id).await?;
                 // Not acked before the final event is stored: the next delivery finds it, or waits on.
                 Err(Stop::Wait("the worker was terminated while it was being provisioned"))
             }
@@ -160,7 +162,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Takes back what a provision may have done to a worker that is ending or has ended: the scheduler first, under
     /// the ending's own epoch, then the instance. The other side does the same; both are idempotent.
-    pub(super) async fn undo(&self, ending: &Worker, instance_id: Option<&str>) -> Result<(), Stop> {
+    pub(super) async fn undo(
+        &self,
+        ending: &Worker,
+        trace: Option<&TraceContext>,
+        instance_id: Option<&str>,
+    ) -> Result<(), Stop> {
         if mutant::on(Mutant::NothingTakenBack) {
             return Ok(());
         }
@@ -172,7 +179,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             RegistrationStatus::Registered | RegistrationStatus::Failed => ending.state == State::Terminating,
         };
         if told {
-            self.unregister(ending, self.config.grace, true).await;
+            self.unregister(ending, trace, self.config.grace, true).await;
             crash::point(CrashPoint::UndoUnregistered);
         }
         self.remove_instance(ending, instance_id, self.config.grace).await?;

@@ -93,7 +93,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // No scheduler is to be told of it.
         let claim = Claiming { registration: false, ..claim };
         let worker = Worker::refused(self.claim_for(claim, key), refusal.reason, self.now());
-        match Hold::open(&self.journal, worker, 0, self.writer(claim.message)).await {
+        match Hold::open(&self.journal, worker, 0, self.writer_in(claim.order.trace.as_ref(), claim.message)).await {
             Ok(_) => Ok(true),
             Err(AppendError::Conflict) => Ok(false),
             Err(AppendError::Unavailable(why)) => Err(Stop::Later(why)),

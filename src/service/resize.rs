@@ -3,7 +3,7 @@
 use super::sweep::{Act, Count, Look, Order, Records, SweepPoolConfig, another_log, plan_size};
 use super::{Stop, WorkerManagementService};
 use crate::crash::{self, CrashPoint};
-use crate::domain::{CommandId, CorrelationId, Pool, PoolRecord, PoolState, Reason, Refusal};
+use crate::domain::{CommandId, CorrelationId, Pool, PoolRecord, PoolState, Reason, Refusal, TraceContext};
 use crate::journal::{AppendError, Journal, PoolEntry};
 use crate::provider::WorkerProvider;
 use crate::registration::WorkerRegistrationPort;
@@ -30,6 +30,8 @@ pub struct ResizePoolConfig {
     pub expires_at: Option<Timestamp>,
     /// When its queue took it; a queue that was made anew counts its messages from 1, and the time tells.
     pub asked_at: Option<Timestamp>,
+    /// The trace that the command is part of.
+    pub trace: Option<TraceContext>,
 }
 
 /// Where a change of size stands.
@@ -141,7 +143,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             correlation_id: order.correlation_id.clone(),
             updated_at: self.now(),
         };
-        let writer = self.writer(message);
+        let writer = self.writer_in(order.trace.as_ref(), message);
         match self.journal.append_pool(&record, head.map_or(0, |head| head.sequence), &writer).await {
             Ok(sequence) => Ok(Some(PoolEntry { record, sequence, writer })),
             Err(AppendError::Conflict) => Ok(None),
@@ -205,7 +207,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             updated_at: self.now(),
             ..head.record.clone()
         };
-        match self.journal.append_pool(&record, head.sequence, &self.writer(head.writer.message)).await {
+        let writer = self.writer_in(head.writer.trace.as_ref(), head.writer.message);
+        match self.journal.append_pool(&record, head.sequence, &writer).await {
             Ok(_) => {
                 crash::point(CrashPoint::SizedStored);
                 Ok(NowSized::Yes(record))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::WorkerManagementService;
 use super::fenced::Fenced;
-use crate::domain::Worker;
+use crate::domain::{TraceContext, Worker};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::retry::{self, Unregistered};
@@ -15,7 +15,7 @@ use crate::registration::{
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Tells the scheduler that the worker goes. Whatever it answers, the terminate goes on; the sweep tells it again
     /// where it could not be reached.
-    pub(super) async fn unregister(&self, worker: &Worker, grace: Duration, force: bool) {
+    pub(super) async fn unregister(&self, worker: &Worker, trace: Option<&TraceContext>, grace: Duration, force: bool) {
         let reason = worker.ended_by.as_ref().and_then(|ended| ended.reason.clone());
         let request = UnregisterWorker {
             worker_id: worker.worker_id.clone(),
@@ -24,6 +24,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             epoch: worker.epoch,
             reason: reason.unwrap_or_else(|| "terminate".into()),
             grace,
+            trace: trace.cloned(),
         };
         self.unregister_as(&request, force).await;
     }

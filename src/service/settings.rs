@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::domain::{CommandId, CorrelationId, Pool, SpecHash, WorkerId, WorkerSpec};
+use crate::domain::{CommandId, CorrelationId, Pool, SpecHash, TraceContext, WorkerId, WorkerSpec};
 use crate::registration::RegistrationConfig;
 
 /// Settings of a service.
@@ -70,6 +70,8 @@ pub struct DynamicWorkerConfig {
     pub correlation_id: Option<CorrelationId>,
     /// Not to be started later than this.
     pub expires_at: Option<Timestamp>,
+    /// The trace that the command is part of; no part of its content.
+    pub trace: Option<TraceContext>,
 }
 
 impl DynamicWorkerConfig {
@@ -85,7 +87,7 @@ impl DynamicWorkerConfig {
         let WorkerSpec { image, command, env, labels, cpus, memory_mb, gpus } = &spec;
         let canonical = format!("{:?}", (image, command, env, labels, cpus, memory_mb, gpus));
         let spec_hash = SpecHash::of(canonical.as_bytes());
-        Self { pool, worker_id: None, command_id, spec_hash, spec, correlation_id: None, expires_at: None }
+        Self { pool, worker_id: None, command_id, spec_hash, spec, correlation_id: None, expires_at: None, trace: None }
     }
 }
 
@@ -124,6 +126,8 @@ pub struct TerminateWorkerConfig {
     pub correlation_id: Option<CorrelationId>,
     /// Not to be started later than this.
     pub expires_at: Option<Timestamp>,
+    /// The trace that the command is part of; no part of its content.
+    pub trace: Option<TraceContext>,
 }
 
 impl TerminateWorkerConfig {
@@ -142,6 +146,7 @@ impl TerminateWorkerConfig {
             force: false,
             correlation_id: None,
             expires_at: None,
+            trace: None,
         }
     }
 }

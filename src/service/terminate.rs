@@ -9,7 +9,7 @@ use crate::domain::{
     Capabilities, Claim, EndedBy, ErrorClass, MAX_IDLE_TRIES, RegistrationStatus, Standing, State, Step, Worker,
     WorkerKey, WorkerSpec, WorkerType,
 };
-use crate::journal::{Entry, Journal};
+use crate::journal::{Entry, Journal, Writer};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::WorkerRegistrationPort;
@@ -70,7 +70,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         } else {
             Worker::never_was(self.claim_of_none(key, order), self.now())
         };
-        Ok(Hold::open(&self.journal, worker, 0, self.writer(message)).await.map_err(HoldError::from))
+        Ok(Hold::open(&self.journal, worker, 0, self.writer_in(order.trace.as_ref(), message))
+            .await
+            .map_err(HoldError::from))
     }
 
     fn claim_of_none(&self, key: WorkerKey, order: &TerminateWorkerConfig) -> Claim {
@@ -120,6 +122,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // What another command has tried in vain does not exhaust this one: a terminate that is sent once the fault is
         // mended has a try at least.
         let tried_before = message.is_some() && head.writer.message == message;
+        // Not what the record carries: that is the trace of the command that made the worker, or of another terminate.
+        let head = Entry { writer: Writer { trace: order.trace.clone(), ..head.writer }, ..head };
         let mut hold = Hold::resume(head, self.writer(message));
         let next = hold.after(step, self.now())?;
         if tried_before && next.attempts >= MAX_IDLE_TRIES {
@@ -134,7 +138,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     pub(super) async fn finish(&self, hold: &mut Hold, grace: Duration, force: bool) -> Result<(), Stop> {
         let registers = hold.worker().registration.status != RegistrationStatus::Disabled;
         if registers && !mutant::on(Mutant::UnregisteredLast) {
-            self.unregister(hold.worker(), grace, force).await;
+            self.unregister(hold.worker(), hold.trace(), grace, force).await;
         }
         crash::point(CrashPoint::Unregistered);
         let instance_id = hold.worker().instance_id.clone();
@@ -145,7 +149,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return self.not_removed(hold, error).await;
         }
         if registers && mutant::on(Mutant::UnregisteredLast) {
-            self.unregister(hold.worker(), grace, force).await;
+            self.unregister(hold.worker(), hold.trace(), grace, force).await;
         }
         crash::point(CrashPoint::Removed);
         match hold.advance(&self.journal, Step::Terminated, self.now()).await {

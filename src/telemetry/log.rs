@@ -1,8 +1,13 @@
 //! The log: lines for people at a terminal, JSON for everything else, always on standard error.
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
-use crate::config::{LogSettings, Mistake, Origin, log_settings};
+use super::otlp::{self, Exporter};
+use crate::config::{LogSettings, Mistake, Origin, from_environment, log_settings, span_export};
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -21,24 +26,61 @@ pub const USUAL_LOG: &str = "info,async_nats=warn";
 /// The filter of those who answer a person at once: only what needs one.
 pub const QUIET_LOG: &str = "warn,async_nats=error";
 
-/// Starts the log. The filter is `ENLIST_LOG`, else `RUST_LOG`, else `usual`; one that cannot be read is a mistake like
-/// any other setting's. A second start in one process changes nothing.
-pub fn init_logging(format: LogFormat, usual: &str) -> Result<(), Mistake> {
+/// Keeps the export of spans up, where there is one.
+#[must_use = "spans that are not sent yet are lost without its end"]
+pub struct Exporting(Option<Exporter>);
+
+impl Exporting {
+    /// Sends what is left. Blocks, and comes after the runtime's end.
+    pub fn end(self) {
+        if let Some(exporter) = self.0 {
+            exporter.shutdown();
+        }
+    }
+}
+
+/// Starts the log, and the export of spans where the variables of OpenTelemetry ask for it. The filter is `ENLIST_LOG`,
+/// else `RUST_LOG`, else `usual`; one that cannot be read is a mistake like any other setting's. A second start in one
+/// process changes nothing.
+pub fn init_logging(format: LogFormat, usual: &str) -> Result<Exporting, Mistake> {
     let LogSettings { filter, colour, terminal } = log_settings();
     let filter = self::filter(filter, usual)?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let export = span_export(from_environment)?;
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    // An error says only that a log is there already, say a test's.
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
-    } else {
-        builder.with_ansi(colour).with_target(false).try_init()
+    // An error of `try_init` says only that a log is there already, say a test's.
+    let exporting = match export.map(otlp::start).transpose() {
+        // The log's filter is the log's alone: spans that it does not show are exported.
+        Ok(Some((spans, exporter))) => {
+            let _ = registry().with(spans).with(lines(json, colour).with_filter(filter)).try_init();
+            Some(exporter)
+        }
+        Ok(None) => {
+            let _ = registry().with(filter).with(lines(json, colour)).try_init();
+            None
+        }
+        Err(why) => {
+            let _ = registry().with(filter).with(lines(json, colour)).try_init();
+            tracing::warn!("{}", crate::text::cut(&why, 300));
+            None
+        }
     };
-    Ok(())
+    Ok(Exporting(exporting))
+}
+
+fn lines<S>(json: bool, colour: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    if json {
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+    } else {
+        lines.with_ansi(colour).with_target(false).boxed()
+    }
 }
 
 fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter, Mistake> {

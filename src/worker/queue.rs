@@ -282,7 +282,8 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         }
     }
     let body = delivery.body().clone();
-    let message = handle::Message { sequence: delivery.sequence(), deliveries, stored_at: delivery.stored_at() };
+    let (sequence, stored_at, trace) = (delivery.sequence(), delivery.stored_at(), delivery.trace());
+    let message = handle::Message { sequence, deliveries, stored_at, trace };
     let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let progress = delivery.progress();

@@ -109,7 +109,7 @@ fn worker(pool: &str, id: &str) -> WorkerKey {
 }
 
 fn writer(name: &str) -> Writer {
-    Writer { name: name.into(), message: Some(1), claim: None }
+    Writer { name: name.into(), message: Some(1), claim: None, trace: None }
 }
 
 /// Of a host, which can be allocated again.

@@ -11,6 +11,8 @@ mod images;
 mod journal;
 mod large;
 mod objects;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outage;
 mod pools;
 mod provision;
@@ -24,6 +26,8 @@ mod start;
 mod sweep;
 mod terminate;
 mod view;
+mod traces;
+mod watching;
 mod world;
 
 use async_nats::jetstream;

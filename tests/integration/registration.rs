@@ -85,6 +85,7 @@ fn register(id: &str, epoch: u64) -> RegisterWorker {
         rev: 2,
         attempt: 1,
         expires_at: Timestamp::now().checked_add(SignedDuration::from_secs(60)).unwrap(),
+        trace: None,
     }
 }
 
@@ -96,6 +97,7 @@ fn unregister(id: &str, epoch: u64) -> UnregisterWorker {
         epoch,
         reason: "scaled in".to_owned(),
         grace: Duration::from_millis(1_500),
+        trace: None,
     }
 }
 

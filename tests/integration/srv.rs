@@ -7,7 +7,7 @@ use enlist::domain::Worker;
 use enlist::wire::command::SpecOverrides;
 use enlist::wire::event;
 use enlist::wire::service::{DrainReply, WorkersReply};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -270,9 +270,8 @@ async fn a_replica_that_may_not_be_a_service_takes_commands_and_says_so_once() {
         std::fs::write(&path, format!("authorization {{ users = [{users}] }}\nno_auth_user: t\n")).unwrap();
         let broker = std::sync::Arc::new(Broker::process_with(&["-c", path.to_str().unwrap()]).await);
         let world = World::on(broker, LOAD).await;
-        let mut env = world.env();
-        env.insert("NATS_URL".into(), world.broker.url().replace("nats://", "nats://a:b@"));
-        let mut child = world.child_with(env).await;
+        let url = world.broker.url().replace("nats://", "nats://a:b@");
+        let mut child = world.child_with(&[("NATS_URL", &url)]).await;
         let line = child.line("no NATS service").await;
         assert!(line.contains("Permissions Violation for Subscription"), "{line}");
         world.send("load", &provision("c-1", "w-1")).await;

@@ -203,7 +203,8 @@ async fn left_an_hour_ago(world: &World, worker: &str, message: u64, steps: Vec<
     let (mut stood, mut after): (Option<Worker>, u64) = (None, 0);
     for step in [Step::Claim(Box::new(claim("load", worker)))].into_iter().chain(steps) {
         let next = step.apply(stood.as_ref(), then).unwrap();
-        let writer = Writer { name: "gone".into(), message: Some(message), claim: (after > 0).then_some(1) };
+        let writer =
+            Writer { name: "gone".into(), message: Some(message), claim: (after > 0).then_some(1), trace: None };
         after = service.journal().append(&next, after, &writer).await.unwrap();
         stood = Some(next);
     }

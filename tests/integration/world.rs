@@ -150,16 +150,20 @@ impl World {
 
     /// A replica as a process of its own, taking commands, that also logs what `filter` lets through.
     pub(crate) async fn child_that_logs(&self, filter: &str) -> Child {
-        let mut env = self.env();
-        env.insert("ENLIST_LOG".to_owned(), filter.to_owned());
-        self.child_with(env).await
+        self.child_with(&[("ENLIST_LOG", filter)]).await
     }
 
-    /// A replica as a process of its own, taking commands, in an environment of its own.
-    pub(crate) async fn child_with(&self, env: BTreeMap<String, String>) -> Child {
-        let mut child = self.spawn_with(env);
+    /// A replica as a process of its own, taking commands, with more in its environment.
+    pub(crate) async fn child_with(&self, more: &[(&str, &str)]) -> Child {
+        let mut child = self.spawn_in(more);
         child.listening().await;
         child
+    }
+
+    /// The same, not yet waited for.
+    pub(crate) fn spawn_in(&self, more: &[(&str, &str)]) -> Child {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.spawn_with(self.env().into_iter().chain(more).collect())
     }
 
     /// The settings as a file of this world's own folder.

@@ -86,5 +86,6 @@ pub(crate) fn request(spec: WorkerSpec) -> LaunchRequest {
         epoch: 1,
         claim: "3@2026-01-01T00:00:00Z".parse().unwrap(),
         spec,
+        trace: None,
     }
 }

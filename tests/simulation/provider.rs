@@ -49,7 +49,7 @@ impl Book {
     }
 
     fn make(&mut self, request: &LaunchRequest, world: &World) -> Result<(Instance, bool), ProviderError> {
-        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec } = request;
+        let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec, trace: _ } = request;
         if let Some(found) = self.made.get(key) {
             let instance = &found.instance;
             if instance.command_id != *command_id || instance.spec_hash != *spec_hash {

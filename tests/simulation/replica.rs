@@ -242,7 +242,7 @@ async fn carry_out(world: &Arc<World>, hand: &Hand, handler: &SimHandler, body: 
         }
     }
     let stored_at = world.time_of(queue.sent_at(hand.message));
-    let message = handle::Message { sequence: hand.message, deliveries: hand.deliveries, stored_at };
+    let message = handle::Message { sequence: hand.message, deliveries: hand.deliveries, stored_at, trace: None };
     let mut ours_until = begun + ACK_WAIT;
     let handled = {
         let mut handling = std::pin::pin!(handler.handle(hand.verb, &body, message));

@@ -7,7 +7,8 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use super::{NatsJournal, read};
 use crate::bus::requests::RequestError;
 use crate::bus::stored::Stored;
-use crate::domain::{PoolRecord, Worker};
+use crate::bus::trace;
+use crate::domain::{PoolRecord, TraceContext, Worker};
 use crate::journal::decide::{Head, Published, decide};
 use crate::journal::{AppendError, Entry, PoolEntry, ReadError, WRITER, Writer};
 use crate::wire::event;
@@ -75,12 +76,14 @@ impl NatsJournal {
         headers.insert(EXPECTED_SUBJECT, self.filter(record));
         headers.insert(CONTENT_TYPE, event::CONTENT_TYPE);
         headers.insert(WRITER_HEADER, writer.to_header());
+        trace::put(&mut headers, writer.trace.as_ref());
+        let parent = writer.trace.as_ref().map(TraceContext::traceparent);
         let (subject, body) = match record {
             Record::Worker(worker) => {
-                (self.subjects.log(&worker.key(), worker.state), event::encode(&self.prefix, worker, None))
+                (self.subjects.log(&worker.key(), worker.state), event::encode(&self.prefix, worker, parent))
             }
             Record::Pool(record) => {
-                (self.subjects.pool_log(&record.pool, record.state), event::encode_pool(&self.prefix, record, None))
+                (self.subjects.pool_log(&record.pool, record.state), event::encode_pool(&self.prefix, record, parent))
             }
         };
         match self.requests.send(subject, Some(headers), body.into(), PATIENCE).await {

@@ -8,7 +8,9 @@ use bollard::models::{
 };
 use jiff::Timestamp;
 
-use crate::domain::{CommandId, ErrorClass, Labels, Pool, Prefix, SpecHash, WorkerId, WorkerKey, WorkerSpec};
+use crate::domain::{
+    CommandId, ErrorClass, Labels, Pool, Prefix, SpecHash, TraceContext, WorkerId, WorkerKey, WorkerSpec,
+};
 use crate::provider::{Instance, LaunchRequest, ProviderError};
 
 pub(super) const FLEET: &str = "enlist.fleet";
@@ -128,7 +130,7 @@ impl Seen {
 
 /// What the engine is asked to make.
 pub(super) fn body(fleet: &Prefix, request: &LaunchRequest) -> Result<ContainerCreateBody, ProviderError> {
-    let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec } = request;
+    let LaunchRequest { key, command_id, spec_hash, epoch, claim, spec, trace } = request;
     let WorkerSpec { image, command, env, labels, cpus, memory_mb, gpus } = spec;
     let invalid = |message: String| ProviderError::new(ErrorClass::InvalidSpec, message);
 
@@ -138,6 +140,9 @@ pub(super) fn body(fleet: &Prefix, request: &LaunchRequest) -> Result<ContainerC
     if let Some(bad) = env.iter().find(|(name, value)| !is_variable(name) || value.contains('\0')) {
         return Err(invalid(format!("env: {:?} is not a variable that a process can be given", bad.0)));
     }
+    // A variable that the specification has set stays as it is.
+    let traced = trace.iter().flat_map(TraceContext::environment).filter(|(name, _)| !env.contains_key(*name));
+    let traced = traced.map(|(name, value)| format!("{name}={value}"));
     let own = labels.iter().map(|(key, value)| (format!("{OWN}{key}"), value.clone()));
     let ours = [
         (FLEET, fleet.to_string()),
@@ -153,7 +158,7 @@ pub(super) fn body(fleet: &Prefix, request: &LaunchRequest) -> Result<ContainerC
         image: Some(image),
         // The image's entry point stays, as with `docker run` and compose.
         cmd: (!command.is_empty()).then(|| command.clone()),
-        env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).chain(traced).collect()),
         labels: Some(own.chain(ours.map(|(key, value)| (key.to_owned(), value))).collect::<HashMap<_, _>>()),
         host_config: Some(HostConfig {
             memory,
@@ -211,6 +216,7 @@ mod tests {
             epoch: 1,
             claim: "3@2026-01-01T00:00:00Z".parse().unwrap(),
             spec: WorkerSpec { image: Some("i".to_owned()), ..spec },
+            trace: None,
         }
     }
 
@@ -225,6 +231,19 @@ mod tests {
         let made = body.labels.unwrap();
         assert_eq!(made[FLEET], "f");
         assert_eq!(made["enlist.label.enlist.fleet"], "other");
+    }
+
+    #[test]
+    fn a_trace_is_in_the_environment_unless_the_specification_has_its_own() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let env = |own: &[(&str, &str)]| {
+            let env = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let trace = TraceContext::read(parent, Some("a=b"));
+            let request = LaunchRequest { trace, ..request(WorkerSpec { env, ..WorkerSpec::default() }) };
+            body(&fleet(), &request).unwrap().env.unwrap()
+        };
+        assert_eq!(env(&[]), [format!("TRACEPARENT={parent}"), "TRACESTATE=a=b".to_owned()]);
+        assert_eq!(env(&[("TRACEPARENT", "mine")]), ["TRACEPARENT=mine", "TRACESTATE=a=b"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use crate::domain::{ErrorClass, WorkerSpec};
+use crate::domain::{ErrorClass, TraceContext, WorkerSpec};
 use crate::provider::recorded::Recorded;
 use crate::provider::{LaunchRequest, ProviderError};
 
@@ -60,6 +60,8 @@ pub(super) fn spawn(
             .args(arguments)
             .env_clear()
             .envs(passed_on.iter().map(|(name, value)| (name, value)))
+            // Before the specification, which may set the same variables.
+            .envs(request.trace.iter().flat_map(TraceContext::environment))
             .envs(&request.spec.env)
             // Last, so that no specification can take the name away by which a crash finds its process again.
             .env("ENLIST_INSTANCE", &intent.instance_id)

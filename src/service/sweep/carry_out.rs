@@ -154,7 +154,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
             Act::Lose { worker_id, sequence } => self.lose(worker_id, *sequence).await,
             Act::FinishLost { worker_id, sequence } => {
                 let entry = self.still(worker_id, *sequence).await?;
-                self.after_loss(&entry.worker).await;
+                self.after_loss(&self.hold(entry)).await;
                 Ok(())
             }
             Act::Register { worker_id, sequence, why } => self.register(worker_id, *sequence, *why).await,
@@ -218,7 +218,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         self.orphan(instance, OrphanAction::Terminated);
         let grace = service.config.grace;
         if entry.worker.registration.status != RegistrationStatus::Disabled {
-            service.unregister(&entry.worker, grace, true).await;
+            service.unregister(&entry.worker, entry.writer.trace.as_ref(), grace, true).await;
         }
         Ok(service.remove_instance(&entry.worker, Some(&instance.instance_id), grace).await?)
     }
@@ -237,14 +237,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         hold.advance(&service.journal, Step::Lost, service.now()).await?;
         crash::point(CrashPoint::LostStored);
         // A replica that dies here leaves the rest to the redelivery of its sweep, and to what the scheduler lists.
-        self.after_loss(hold.worker()).await;
+        self.after_loss(&hold).await;
         Ok(())
     }
 
     /// The scheduler is told that a lost worker will do no more, and what its instance has left behind is cleared away.
-    async fn after_loss(&self, worker: &Worker) {
+    async fn after_loss(&self, hold: &Hold) {
+        let worker = hold.worker();
         if worker.registration.status != RegistrationStatus::Disabled {
-            self.service.unregister(worker, Duration::ZERO, true).await;
+            self.service.unregister(worker, hold.trace(), Duration::ZERO, true).await;
         }
         crash::point(CrashPoint::LostUnregistered);
         if let Err(error) = self.service.remove_instance(worker, worker.instance_id.as_deref(), Duration::ZERO).await {
@@ -260,7 +261,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         }
         let entry = self.still(worker_id, sequence).await?;
         let mut hold = self.hold(entry);
-        let told = self.offer(hold.worker()).await;
+        let told = self.offer(&hold).await;
         crash::point(CrashPoint::Offered);
         let Registered { attempts, fault } = told;
         let hindered = |fault: &crate::domain::RegistrationFault| Left::Hindered(fault.message.clone());
@@ -284,9 +285,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         }
     }
 
-    async fn offer(&self, worker: &Worker) -> Registered {
+    async fn offer(&self, hold: &Hold) -> Registered {
         let once = RegistrationConfig { enabled: true, max_retries: 0, ..self.config.registration.clone() };
-        let told = self.service.register(RegisterWorker::from(worker), &once).await;
+        let told = self.service.register(RegisterWorker::of(hold.worker(), hold.trace()), &once).await;
         if told.fault.as_ref().is_some_and(|fault| ["no_responders", "timeout", "busy"].contains(&fault.code.as_str()))
         {
             self.scheduler_away.store(true, Ordering::Relaxed);
@@ -298,10 +299,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     /// the ending's own epoch. The next sweep would find it as well.
     async fn take_back_if_ended(&self, worker: &Worker) -> Result<(), Left> {
         let head = self.service.journal.head(&worker.key()).await?;
-        if let Some(Entry { worker: now, .. }) = head
+        if let Some(Entry { worker: now, writer, .. }) = head
             && (now.state == State::Terminating || now.state.is_final())
         {
-            self.service.unregister(&now, Duration::ZERO, true).await;
+            self.service.unregister(&now, writer.trace.as_ref(), Duration::ZERO, true).await;
         }
         Ok(())
     }
@@ -323,6 +324,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         let request = UnregisterWorker {
             worker_id: worker_id.clone(),
             pool: self.config.pool.clone(),
+            trace: head.as_ref().and_then(|head| head.writer.trace.clone()),
             instance_id: head.and_then(|head| head.worker.instance_id),
             epoch,
             reason: "gone".to_owned(),
@@ -354,7 +356,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
             // Its grace is long over.
             State::Terminating => Ok(service.finish(&mut hold, service.config.grace, true).await?),
             State::Provisioned => {
-                let told = self.offer(hold.worker()).await;
+                let told = self.offer(&hold).await;
                 Ok(service.outcome(hold, Some(told)).await.map(|_| ())?)
             }
             State::Provisioning => match service.find_instance(&hold.worker().key()).await? {

@@ -81,7 +81,7 @@ pub(super) fn size_of(size: u32) -> PoolEntry {
         correlation_id: None,
         updated_at: ago(1000),
     };
-    PoolEntry { record, sequence: 1, writer: Writer { name: "x".into(), message: None, claim: None } }
+    PoolEntry { record, sequence: 1, writer: Writer { name: "x".into(), message: None, claim: None, trace: None } }
 }
 
 pub(super) fn look() -> Look {

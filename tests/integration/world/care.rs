@@ -75,7 +75,7 @@ impl World {
         let Tool { service, .. } = self.tool(pool).await;
         let nobody = EndedBy { command_id: None, reason: None };
         let claim = Worker::unrecorded(claim(pool, worker), 1, "none".to_owned(), nobody, Timestamp::now());
-        let writer = Writer { name: "gone".into(), message: None, claim: None };
+        let writer = Writer { name: "gone".into(), message: None, claim: None, trace: None };
         let at = service.journal().append(&claim, 0, &writer).await.unwrap();
         service.journal().purge(&claim.key(), at).await.unwrap();
         self.instance(pool, worker, at).await
@@ -88,7 +88,8 @@ impl World {
         let spec = self.config().pools[&pool].template.clone();
         let key = WorkerKey::new(pool, worker_id);
         let claim = Claimed { sequence: at, at: Timestamp::UNIX_EPOCH };
-        provider.create_worker(&LaunchRequest { key, command_id, spec_hash, epoch: 1, claim, spec }).await.unwrap()
+        let request = LaunchRequest { key, command_id, spec_hash, epoch: 1, claim, spec, trace: None };
+        provider.create_worker(&request).await.unwrap()
     }
 
     /// What a tool of the operator has of a pool.

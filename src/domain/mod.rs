@@ -10,6 +10,7 @@ mod refusal;
 mod retry;
 mod slot;
 mod spec;
+mod steering;
 mod verb;
 mod worker;
 
@@ -23,6 +24,7 @@ pub use refusal::{Reason, Refusal};
 pub use retry::{MAX_IDLE_TRIES, nak_delay, wait_delay};
 pub use slot::{Slot, asked_by_size, command_for_host, command_to_end, ended_by_size};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
+pub use steering::steers;
 pub use verb::Verb;
 pub use worker::{
     EndedBy, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault, WorkerType,

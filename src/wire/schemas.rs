@@ -117,36 +117,9 @@ fn the_headers_of_a_dead_letter_are_as_their_schema_says() {
 }
 
 #[test]
-fn the_schema_refuses_the_variables_that_the_reader_refuses() {
+fn the_schema_refuses_the_names_of_variables_that_the_reader_refuses() {
     let schema = compiled("command-provision");
-    for name in [
-        "LD_PRELOAD",
-        "DYLD_X",
-        "PATH",
-        "BASH_ENV",
-        "ENV",
-        "IFS",
-        "http_proxy",
-        "No_Proxy",
-        "NODE_OPTIONS",
-        "PYTHONPATH",
-        "PYTHON_X_PATH",
-        "PYTHONSTARTUP",
-        "ENLIST_X",
-        "RUBYOPT",
-        "_PROXY",
-        "PORT",
-        "env",
-        "MY_PATH",
-        "LDAP",
-        "PROXY",
-        "X_PROXY_",
-        "PYTHONUNBUFFERED",
-        "1A",
-        "",
-        "A-B",
-        "_",
-    ] {
+    for name in ["PORT", "env", "_", "_1", "LD_PRELOAD", "1A", "", "A-B", "A B", "A.B", "A=", "Ä"] {
         let command = json!({ "command_id": "c", "spec": { "env": { name: "" } } });
         assert_eq!(schema.is_valid(&command), read::env_name(name), "{name:?}");
     }

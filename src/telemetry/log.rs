@@ -1,6 +1,10 @@
 //! The log: lines for people at a terminal, JSON for everything else, always on standard error.
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
 use crate::config::{LogSettings, Mistake, Origin, log_settings};
 
@@ -26,19 +30,27 @@ pub const QUIET_LOG: &str = "warn,async_nats=error";
 pub fn init_logging(format: LogFormat, usual: &str) -> Result<(), Mistake> {
     let LogSettings { filter, colour, terminal } = log_settings();
     let filter = self::filter(filter, usual)?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(std::io::stderr);
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
     // An error says only that a log is there already, say a test's.
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    let lines = if json {
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     } else {
-        builder.with_ansi(colour).with_target(false).try_init()
+        lines.with_ansi(colour).with_target(false).boxed()
     };
+    let _ = registry().with(lines).with(filter).with(filter_fn(harmless)).try_init();
     Ok(())
+}
+
+/// Below `info` others log what they send and receive: the NATS client whole messages, the Docker client the body of each
+/// create. There are workers' secrets in both, and no filter of an operator's must bring them into a log.
+fn harmless(metadata: &Metadata<'_>) -> bool {
+    let own = metadata.target().split("::").next() == Some("enlist");
+    own || *metadata.level() <= Level::INFO
 }
 
 fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter, Mistake> {
@@ -55,6 +67,34 @@ fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter,
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_enlist_itself_may_say_more_than_info() {
+        use std::sync::{Arc, Mutex};
+        use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+        #[derive(Clone, Default)]
+        struct Seen(Arc<Mutex<Vec<String>>>);
+        impl<S: tracing::Subscriber> Layer<S> for Seen {
+            fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+                let (level, target) = (event.metadata().level(), event.metadata().target());
+                self.0.lock().unwrap().push(format!("{level} {target}"));
+            }
+        }
+        let seen = Seen::default();
+        let subscriber = tracing_subscriber::registry()
+            .with(seen.clone())
+            .with(super::EnvFilter::new("trace"))
+            .with(super::filter_fn(super::harmless));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "enlist::bus", "own");
+            tracing::trace!(target: "async_nats::connection", "a message");
+            tracing::debug!(target: "bollard::docker", "a body");
+            tracing::info!(target: "async_nats", "connected");
+            tracing::debug!(target: "enlistment", "another's");
+        });
+        assert_eq!(*seen.0.lock().unwrap(), ["TRACE enlist::bus", "INFO async_nats"]);
+    }
+
     #[test]
     fn a_filter_that_cannot_be_read_names_its_variable() {
         let told =

@@ -11,6 +11,9 @@ use enlist::domain::{CommandId, Pool, Prefix, Reason, State, WorkerId};
 use enlist::wire::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand, Undecodable};
 use enlist::wire::dead_letter::DeadLetter;
 use enlist::wire::event;
+use enlist::wire::provider::{
+    CreateRequest, Created, DeleteRequest, Deleted, InstancesPage, InstancesRequest, ProviderReply,
+};
 use enlist::wire::scheduler::{
     ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest,
 };
@@ -53,6 +56,12 @@ fn decode(message: &str, body: &[u8]) -> Result<(), Refused> {
         "unregister-reply" => other(UnregisterReply::decode(body)),
         "list-request" => other(ListRequest::decode(body)),
         "list-reply" => other(ListReply::decode(body)),
+        "provider-create-request" => other(CreateRequest::decode(body)),
+        "provider-create-reply" => other(ProviderReply::<Created>::decode(body)),
+        "provider-delete-request" => other(DeleteRequest::decode(body)),
+        "provider-delete-reply" => other(ProviderReply::<Deleted>::decode(body)),
+        "provider-list-request" => other(InstancesRequest::decode(body)),
+        "provider-list-reply" => other(ProviderReply::<InstancesPage>::decode(body)),
         unknown => panic!("no reader for {unknown}"),
     }
 }
@@ -168,6 +177,9 @@ fn subjects_are_those_of_the_contract() {
         "scheduler.workers.register",
         "scheduler.workers.unregister",
         "scheduler.workers.list",
+        "provider.{provider}.create",
+        "provider.{provider}.delete",
+        "provider.{provider}.list",
     ]);
     assert_eq!(found, contract);
     for (name, channel) in channels {

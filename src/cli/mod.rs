@@ -11,6 +11,7 @@ mod orders;
 mod page;
 mod pool;
 mod pools;
+mod provider_check;
 mod provision;
 mod run;
 mod sweep;
@@ -28,6 +29,7 @@ use crate::telemetry::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
 use adopt::AdoptArgs;
 use pool::PoolArgs;
 use pools::NotOurs;
+use provider_check::ProviderCheckArgs;
 use provision::{ProvisionArgs, TerminateArgs};
 use sweep::SweepArgs;
 
@@ -151,6 +153,8 @@ enum Verb {
     Sweep(SweepArgs),
     /// Give a record to every instance that has none, after the log was lost or put back to an older copy
     Adopt(AdoptArgs),
+    /// Hold a running external provider to the contract; exit code 1 where it breaks it
+    ProviderCheck(ProviderCheckArgs),
     /// A scheduler that accepts every worker, for trying things out
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
@@ -185,6 +189,7 @@ fn run(cli: &Cli) -> Exit {
         }
         Verb::Sweep(args) => start(global, QUIET_LOG, global.load(), |loaded| sweep::here(loaded.config, args)),
         Verb::Adopt(args) => start(global, QUIET_LOG, global.load(), |loaded| adopt::run(loaded.config, args)),
+        Verb::ProviderCheck(args) => with_client_config(global, QUIET_LOG, |config| provider_check::run(config, args)),
         Verb::DemoScheduler => with_client_config(global, USUAL_LOG, demo_scheduler::run),
         Verb::DemoWorker => {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })

@@ -195,7 +195,7 @@ impl ListReply {
 }
 
 /// Reads an object; an array, which a derived reader would take field by field, is refused.
-fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, Unreadable> {
+pub(super) fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, Unreadable> {
     let unreadable = |why: &dyn std::fmt::Display| {
         let found = String::from_utf8_lossy(&body[..body.len().min(480)]);
         Unreadable(format!("{what}: {}: found {}", cut(&why.to_string(), 160), cut(&found, 120)))

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand};
 use super::event::Outgoing;
+use super::provider::{CreateRequest, Created, DeleteRequest, Deleted, InstancesPage, InstancesRequest, ProviderReply};
 use super::scheduler::{ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest};
 use super::{dead_letter, read};
 use crate::domain::{PoolRecord, Reason, Refusal, Worker};
@@ -59,6 +60,12 @@ fn all() -> Vec<(&'static str, Value)> {
         ("unregister-reply", schema::<UnregisterReply>(writing())),
         ("list-request", schema::<ListRequest>(writing())),
         ("list-reply", schema::<ListReply>(writing())),
+        ("provider-create-request", schema::<CreateRequest>(writing())),
+        ("provider-create-reply", schema::<ProviderReply<Created>>(writing())),
+        ("provider-delete-request", schema::<DeleteRequest>(writing())),
+        ("provider-delete-reply", schema::<ProviderReply<Deleted>>(writing())),
+        ("provider-list-request", schema::<InstancesRequest>(writing())),
+        ("provider-list-reply", schema::<ProviderReply<InstancesPage>>(writing())),
     ]
 }
 

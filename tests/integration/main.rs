@@ -6,6 +6,7 @@ mod brakes;
 mod broker;
 mod cli;
 mod containers;
+mod external;
 #[path = "../images/mod.rs"]
 mod images;
 mod journal;

@@ -11,12 +11,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::bus::commands::{self, PutError};
 use crate::bus::connection::{self, Connection};
 use crate::bus::requests::{RequestError, Requests};
+use crate::bus::streams;
 use crate::bus::subjects::Subjects;
-use crate::bus::{stored, streams};
 use crate::config::Config;
 use crate::domain::{
     CommandId, Pool, PoolRecord, PoolState, Prefix, RegistrationStatus, State, Verb, Worker, WorkerId, WorkerKey,
 };
+use crate::text::cut;
 use crate::wire::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand};
 use crate::wire::dead_letter::DeadLetter;
 use crate::wire::event;
@@ -93,6 +94,8 @@ pub(super) enum NotTaken {
          (enlist run), from its own settings"
     )]
     NoPool { pool: Pool, prefix: Prefix, url: String },
+    #[error("the broker does not permit it: {0}; is this the identity, and the inbox prefix, of one who may?")]
+    NotPermitted(String),
     #[error("the broker has not taken the command: {0}")]
     Refused(#[from] ApiError),
     #[error("the broker has not said that it took the command: {0}; send it again with the same --command-id")]
@@ -223,7 +226,11 @@ impl Orders {
                 prefix: self.subjects.prefix().clone(),
                 url: self.url.clone(),
             }),
-            Err(PutError::Request(error)) => Err(error.into()),
+            // A server that says no says it to the connection, and the command itself is never answered.
+            Err(PutError::Request(error)) => match self.connection.complaint() {
+                Some(complaint) => Err(NotTaken::NotPermitted(cut(&complaint, 300))),
+                None => Err(error.into()),
+            },
             Err(PutError::Refused(error)) => Err(error.into()),
         }
     }
@@ -257,10 +264,12 @@ impl Orders {
         asked.await.is_ok()
     }
 
-    /// The worker as the log has it; `None` too where it cannot be asked just now.
+    /// The worker as the view has it; `None` too where it cannot be asked just now. Of the view a publisher may be
+    /// permitted to read its own pool's part, and of the log only all.
     async fn record(&self, key: &WorkerKey) -> Option<Worker> {
-        let filter = self.subjects.events_of(key);
-        let last = stored::last(&self.requests, &self.api_prefix, &self.subjects.event_stream(), &filter).await;
-        event::decode(&last.ok()??.body).ok()
+        let Self { requests, subjects, api_prefix, .. } = self;
+        let subject = format!("{api_prefix}.DIRECT.GET.{}.{}", subjects.view_stream(), subjects.view_of(key));
+        let reply = requests.send(subject, None, Bytes::new(), ASKED).await.ok()?;
+        event::decode(&reply.payload).ok()
     }
 }

@@ -19,6 +19,7 @@ mod refusals;
 mod registration;
 mod repetition;
 mod requests;
+mod roles;
 mod sizes;
 mod start;
 mod sweep;

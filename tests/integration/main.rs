@@ -20,6 +20,8 @@ mod registration;
 mod repetition;
 mod requests;
 mod roles;
+mod secrets;
+mod secure;
 mod sizes;
 mod start;
 mod sweep;

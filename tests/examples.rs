@@ -295,7 +295,11 @@ async fn a_provider_in_python_makes_tmux_sessions_and_passes_the_check() {
     assert_eq!(provider.line().await, "ready");
     let (code, said) = fleet.enlist(&["provider-check", &name]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("23 hold, 0 broken, 1 waived"), "{said}");
+    assert!(said.contains("24 hold, 0 broken, 1 waived"), "{said}");
+
+    let (code, said) = fleet.enlist(&["provider-check", &name, "--", "no-such-program"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("BROKEN  it makes what it is asked for, and removes it: create: invalid_spec"), "{said}");
 
     let (code, said) = fleet.enlist(&["provision", "far", "--id", "w-1", "--wait"]).await;
     assert_eq!(code, Some(0), "{said}\n{}", fleet.replica.log());

@@ -43,7 +43,7 @@ async fn a_program_that_keeps_the_contract_passes() {
     let report = checked(Flaw::None).await;
     assert!(report.passed(), "{report}");
     let waived = report.checks.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Waived(_))).count();
-    assert_eq!((waived, report.checks.len()), (1, 24), "{report}");
+    assert_eq!((waived, report.checks.len()), (1, 25), "{report}");
 }
 
 #[tokio::test]

@@ -53,6 +53,13 @@ impl Kit {
             return Ok(report);
         }
         report.checks.push(("it answers, and lists an empty pool", Outcome::Holds));
+        let mut wire = Wire { kit: self, asking: provider.asking.clone(), fleet: ours.clone(), pool: pool.clone() };
+        let made = wire.one().await;
+        let makes = made.is_ok();
+        report.checks.push(("it makes what it is asked for, and removes it", made.into()));
+        if !makes {
+            return Ok(report);
+        }
         let subject = Subject {
             replica: &|| of(&ours),
             other_fleet: &|| of(&other),
@@ -62,7 +69,6 @@ impl Kit {
             grace: self.grace,
         };
         report.checks.extend(contract::check(&subject).await.checks);
-        let mut wire = Wire { kit: self, asking: provider.asking.clone(), fleet: ours.clone(), pool: pool.clone() };
         wire.all(&mut report).await;
         let left = self.left(&[of(&ours), of(&other)], &[&pool, &other_pool]).await;
         report.checks.push(("what was removed is gone, and nothing is left", left.into()));
@@ -114,6 +120,13 @@ impl Wire<'_> {
         hold!("a create that has expired is not begun", expired);
         hold!("a list of one worker has this one and no other", list_of_one);
         hold!("a list keeps to its limit, and its pages have each instance once", pages);
+    }
+
+    async fn one(&self) -> Checked {
+        let request = self.request("wire-one")?;
+        let made = self.create(&request).await.map_err(told("create"));
+        self.delete(&request).await.map_err(told("delete"))?;
+        made.map(drop)
     }
 
     async fn another_command(&self) -> Checked {

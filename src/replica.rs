@@ -116,7 +116,7 @@ impl Replica {
             let follower = Follower::start(jetstream.clone(), subjects.clone(), pool.clone(), limited);
             let journal =
                 NatsJournal::new(requests.clone(), subjects.clone(), domain, [(pool.clone(), follower.clone())]);
-            let service = parts::service(config, pool, pool_config, journal, scheduler.clone())?;
+            let service = parts::service(config, pool, pool_config, &connection.client, journal, scheduler.clone())?;
             let signals = PoolSignals::new(pool, service.provider().name(), service.provider().worker_type());
             let signals = Arc::new(signals.telling(Arc::clone(&health)));
             gauges.push((Arc::clone(&signals), follower));

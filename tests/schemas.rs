@@ -11,6 +11,9 @@ use enlist::domain::{CommandId, Pool, Prefix, Reason, State, WorkerId};
 use enlist::wire::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand, Undecodable};
 use enlist::wire::dead_letter::DeadLetter;
 use enlist::wire::event;
+use enlist::wire::provider::{
+    CreateRequest, Created, DeleteRequest, Deleted, InstancesPage, InstancesRequest, ProviderReply,
+};
 use enlist::wire::scheduler::{
     ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest,
 };
@@ -58,6 +61,12 @@ fn decode(message: &str, body: &[u8]) -> Result<(), Refused> {
         "service-list-request" => other(WorkersRequest::decode(body)),
         "service-list-reply" => other(WorkersReply::decode(body)),
         "service-drain-reply" => other(DrainReply::decode(body)),
+        "provider-create-request" => other(CreateRequest::decode(body)),
+        "provider-create-reply" => other(ProviderReply::<Created>::decode(body)),
+        "provider-delete-request" => other(DeleteRequest::decode(body)),
+        "provider-delete-reply" => other(ProviderReply::<Deleted>::decode(body)),
+        "provider-list-request" => other(InstancesRequest::decode(body)),
+        "provider-list-reply" => other(ProviderReply::<InstancesPage>::decode(body)),
         unknown => panic!("no reader for {unknown}"),
     }
 }
@@ -178,6 +187,9 @@ fn subjects_are_those_of_the_contract() {
         "{prefix}.srv.get",
         "{prefix}.srv.list",
         "{prefix}.srv.drain.{instance_id}",
+        "provider.{provider}.create",
+        "provider.{provider}.delete",
+        "provider.{provider}.list",
     ]);
     assert_eq!(found, contract);
     for (name, channel) in channels {

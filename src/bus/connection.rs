@@ -126,7 +126,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
         options = options.custom_inbox_prefix(prefix);
     }
     let url = shown(&config.url);
-    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
+    let servers: Vec<String> = config.url.split(',').map(|url| nameless(url.trim())).collect();
     let client = options
         .connect(servers)
         .await
@@ -141,7 +141,13 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
     Ok(Connection { client, link, last_error })
 }
 
-/// A URL list without its credentials.
+/// A URL without its credentials: the client passes over what stands there, and would carry it about.
+fn nameless(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("nats", url), |(scheme, rest)| (scheme, rest));
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
+}
+
+/// A URL list without its credentials, for people.
 #[must_use]
 pub fn shown(urls: &str) -> String {
     let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
@@ -273,6 +279,13 @@ mod tests {
         assert_eq!(shown("nats://bob:s3cret@a:4222, tls://b:4222"), "nats://***@a:4222,tls://b:4222");
         assert_eq!(shown("token@host"), "***@host");
         assert_eq!(shown("nats://a:p@ss@h"), "nats://***@h");
+    }
+
+    #[test]
+    fn the_client_gets_no_credentials_in_a_url() {
+        assert_eq!(nameless("nats://bob:p@ss@a:4222"), "nats://a:4222");
+        assert_eq!(nameless("tls://b:4222"), "tls://b:4222");
+        assert_eq!(nameless("t0ken@[::1]:4222"), "nats://[::1]:4222");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: one file a verb, and the exit codes that scripts rely on.
 
 mod adopt;
+mod auth;
 mod bench;
 mod check_config;
 pub mod demo_scheduler;
@@ -11,6 +12,7 @@ mod orders;
 mod page;
 mod pool;
 mod pools;
+mod provider_check;
 mod provision;
 mod run;
 mod sweep;
@@ -26,8 +28,10 @@ use crate::bus::connection::ConnectError;
 use crate::config::{Config, ConfigError, ConfigFile, Flags, Loaded, from_process};
 use crate::telemetry::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
 use adopt::AdoptArgs;
+use auth::AuthArgs;
 use pool::PoolArgs;
 use pools::NotOurs;
+use provider_check::ProviderCheckArgs;
 use provision::{ProvisionArgs, TerminateArgs};
 use sweep::SweepArgs;
 
@@ -151,6 +155,10 @@ enum Verb {
     Sweep(SweepArgs),
     /// Give a record to every instance that has none, after the log was lost or put back to an older copy
     Adopt(AdoptArgs),
+    /// Users, permissions and keys of a fleet's own nats-server
+    Auth(AuthArgs),
+    /// Hold a running external provider to the contract; exit code 1 where it breaks it
+    ProviderCheck(ProviderCheckArgs),
     /// A scheduler that accepts every worker, for trying things out
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
@@ -174,6 +182,10 @@ fn run(cli: &Cli) -> Exit {
     let Cli { global, verb } = cli;
     match verb {
         Verb::CheckConfig => check_config::run(global),
+        Verb::Auth(args) => match global.load() {
+            Ok(loaded) => auth::run(&loaded.config, args),
+            Err(error) => mistaken(&error),
+        },
         Verb::Run => with_config(global, run::run),
         Verb::Bench(args) => with_client_config(global, USUAL_LOG, |config| bench::run(config, args.clone())),
         Verb::Dev { once } => start(global, dev::QUIET, global.load_demo(), |loaded| dev::run(loaded, global, *once)),
@@ -185,6 +197,7 @@ fn run(cli: &Cli) -> Exit {
         }
         Verb::Sweep(args) => start(global, QUIET_LOG, global.load(), |loaded| sweep::here(loaded.config, args)),
         Verb::Adopt(args) => start(global, QUIET_LOG, global.load(), |loaded| adopt::run(loaded.config, args)),
+        Verb::ProviderCheck(args) => with_client_config(global, QUIET_LOG, |config| provider_check::run(config, args)),
         Verb::DemoScheduler => with_client_config(global, USUAL_LOG, demo_scheduler::run),
         Verb::DemoWorker => {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })

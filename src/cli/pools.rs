@@ -70,6 +70,7 @@ fn place(config: &Config, provider: &ProviderConfig) -> String {
             format!("{name}, {}", folder.display())
         }
         ProviderConfig::Docker => format!("{name}, {}", config.providers.docker_host),
+        ProviderConfig::Nats(external) => format!("{name}, {}", external.subject("*")),
         ProviderConfig::Static { .. } | ProviderConfig::Null(_) => name.to_owned(),
     }
 }
@@ -81,5 +82,6 @@ pub(super) fn journal(config: &Config, orders: &Orders) -> NatsJournal {
 
 fn service(config: &Config, orders: &Orders, pool: &Pool) -> Result<PoolService, StartError> {
     let scheduler = NatsScheduler::new(orders.requests.clone(), &config.scheduler);
-    parts::service(config, pool, &config.pools[pool], journal(config, orders), scheduler)
+    let client = &orders.connection.client;
+    parts::service(config, pool, &config.pools[pool], client, journal(config, orders), scheduler)
 }

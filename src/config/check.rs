@@ -9,6 +9,7 @@ pub(super) fn check(reader: &Reader<'_>, root: &Section<'_>, config: &Config, po
     }
     docker_host(reader, config);
     scheduler_apart(reader, config);
+    providers_apart(reader, config);
 }
 
 /// A replica without pools would stand there, ready, and do nothing.
@@ -46,8 +47,7 @@ fn scheduler_apart(reader: &Reader<'_>, config: &Config) {
     for (n, (key, subject)) in subjects.iter().enumerate() {
         let name = format!("scheduler.{key}");
         let found = super::show::quoted(subject);
-        let own = |branch: &str| subject.starts_with(&format!("{}.{branch}.", config.prefix));
-        if ["cmd", "log", "events", "dead"].into_iter().any(own) {
+        if is_own(config, subject) {
             let problem = format!("found {found}, expected a subject outside of enlist's own {}.>", config.prefix);
             reader.mistake(reader.origin(&name), name, problem);
         } else if let Some((other, _)) = subjects[..n].iter().find(|(_, other)| other == subject) {
@@ -55,4 +55,24 @@ fn scheduler_apart(reader: &Reader<'_>, config: &Config) {
             reader.mistake(reader.origin(&name), name, problem);
         }
     }
+}
+
+/// Nor must a request to a provider.
+fn providers_apart(reader: &Reader<'_>, config: &Config) {
+    for (pool, settings) in &config.pools {
+        let ProviderConfig::Nats(external) = &settings.provider else { continue };
+        if is_own(config, &external.subject("list")) {
+            let name = format!("pools.{pool}.subject_prefix");
+            let found = super::show::quoted(&external.subject_prefix);
+            let problem = format!("found {found}, expected a subject outside of enlist's own {}.>", config.prefix);
+            reader.mistake(reader.origin(&name), name, problem);
+        }
+    }
+}
+
+/// Whether a subject is one of enlist's own.
+fn is_own(config: &Config, subject: &str) -> bool {
+    ["cmd", "log", "events", "dead", "srv"]
+        .iter()
+        .any(|branch| subject.starts_with(&format!("{}.{branch}.", config.prefix)))
 }

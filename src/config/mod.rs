@@ -283,6 +283,8 @@ pub enum ProviderConfig {
     },
     /// Makes nothing.
     Null(NullConfig),
+    /// Somebody else's program, reached over NATS.
+    Nats(ExternalConfig),
 }
 
 impl ProviderConfig {
@@ -294,6 +296,7 @@ impl ProviderConfig {
             Self::Docker => "docker",
             Self::Static { .. } => "static",
             Self::Null(_) => "null",
+            Self::Nats(_) => "nats",
         }
     }
 
@@ -301,7 +304,7 @@ impl ProviderConfig {
     #[must_use]
     pub fn worker_type(&self) -> WorkerType {
         match self {
-            Self::Process | Self::Docker | Self::Null(_) => WorkerType::Dynamic,
+            Self::Process | Self::Docker | Self::Null(_) | Self::Nats(_) => WorkerType::Dynamic,
             Self::Static { .. } => WorkerType::Static,
         }
     }
@@ -327,4 +330,23 @@ pub struct NullConfig {
     pub failure_rate: f64,
     /// Where its instances are kept, for replicas that share them; in memory if unset.
     pub state_file: Option<PathBuf>,
+}
+
+/// A provider that answers requests on `<subject_prefix>.<name>.create`, `.delete` and `.list`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalConfig {
+    /// Which one.
+    pub name: String,
+    /// Before its name.
+    pub subject_prefix: String,
+    /// Without an answer or a heartbeat for so long it is taken for dead.
+    pub answer_timeout: Duration,
+}
+
+impl ExternalConfig {
+    /// The subject of one of its three requests.
+    #[must_use]
+    pub fn subject(&self, request: &str) -> String {
+        format!("{}.{}.{request}", self.subject_prefix, self.name)
+    }
 }

@@ -7,19 +7,22 @@ use super::kind::{self, Parsed, Raw};
 use super::load::{Base, concurrency, registration};
 use super::reader::Section;
 use super::show;
-use super::{NullConfig, Override, PoolConfig, ProviderConfig, StaticHost};
+use super::{ExternalConfig, NullConfig, Override, PoolConfig, ProviderConfig, StaticHost};
 use crate::domain::{Capabilities, Pool, WorkerId, WorkerSpec};
 
 /// Settings that mean something to some providers only: where they stand in a pool of another, they are a mistake, as
 /// they would do nothing.
-const ONLY_FOR: [(&str, &[&str]); 7] = [
-    ("image", &["docker", "null"]),
-    ("command", &["process", "docker", "null"]),
-    ("env", &["process", "docker", "null"]),
+const ONLY_FOR: [(&str, &[&str]); 10] = [
+    ("image", &["docker", "null", "nats"]),
+    ("command", &["process", "docker", "null", "nats"]),
+    ("env", &["process", "docker", "null", "nats"]),
     ("hosts", &["static"]),
     ("delay", &["null"]),
     ("failure_rate", &["null"]),
     ("state_file", &["null"]),
+    ("name", &["nats"]),
+    ("subject_prefix", &["nats"]),
+    ("answer_timeout", &["nats"]),
 ];
 
 pub(super) fn read(pools: &Section<'_>, base: &Base) -> BTreeMap<Pool, PoolConfig> {
@@ -43,12 +46,13 @@ pub(super) fn read(pools: &Section<'_>, base: &Base) -> BTreeMap<Pool, PoolConfi
 }
 
 fn pool(section: &Section<'_>, base: &Base) -> Option<PoolConfig> {
-    let names = ["process", "docker", "static", "null"].map(|name| (name, name));
-    let expected = "\"process\", \"docker\", \"static\" or \"null\"";
+    let names = ["process", "docker", "static", "null", "nats"].map(|name| (name, name));
+    let expected = "\"process\", \"docker\", \"static\", \"null\" or \"nats\"";
     let provider = section.setting("provider").required(expected, kind::one_of(&names));
     let template = template(section);
     let hosts = hosts(section);
     let null = null(section);
+    let external = external(section);
     let max_workers = section.setting("max_workers").optional(at_least_one);
     let concurrency = section.setting("concurrency").or("256", concurrency);
     let overrides = Override::ALL.map(|field| (field.as_str(), field));
@@ -66,6 +70,7 @@ fn pool(section: &Section<'_>, base: &Base) -> Option<PoolConfig> {
         "process" => ProviderConfig::Process,
         "docker" => ProviderConfig::Docker,
         "static" => ProviderConfig::Static { hosts },
+        "nats" => ProviderConfig::Nats(external?),
         _ => ProviderConfig::Null(null),
     };
     Some(PoolConfig { provider, template, max_workers, concurrency, allow, registration, launch_timeout, grace })
@@ -125,6 +130,19 @@ fn null(section: &Section<'_>) -> NullConfig {
     }
 }
 
+/// `None` where it has no name, which `fits` tells where it needs one.
+fn external(section: &Section<'_>) -> Option<ExternalConfig> {
+    let name = section.setting("name").optional(kind::token::<Pool>("name of a provider", Pool::PATTERN));
+    let subject_prefix = section.setting("subject_prefix").optional(kind::subject);
+    let answer_timeout = kind::duration_from(Duration::from_millis(100), "100ms");
+    let answer_timeout = section.setting("answer_timeout").optional(answer_timeout);
+    Some(ExternalConfig {
+        name: name?.to_string(),
+        subject_prefix: subject_prefix.unwrap_or_else(|| "provider".to_owned()),
+        answer_timeout: answer_timeout.unwrap_or(Duration::from_secs(10)),
+    })
+}
+
 /// The inventory of a static pool. One line of it all is listed: it may be long.
 fn hosts(section: &Section<'_>) -> Vec<StaticHost> {
     let Some((origin, node)) = section.raw("hosts") else { return Vec::new() };
@@ -180,6 +198,7 @@ fn fits(section: &Section<'_>, provider: &str) {
             Some(("command", "a command such as [\"sleep\", \"infinity\"], as provider \"process\" needs one"))
         }
         "static" => Some(("hosts", "a host at least such as [{ id = \"edge-1\" }], as provider \"static\" makes none")),
+        "nats" => Some(("name", "a name such as \"tmux\", under which the provider answers")),
         _ => None,
     };
     let Some((key, expected)) = needed else { return };

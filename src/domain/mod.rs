@@ -11,6 +11,7 @@ mod retry;
 mod slot;
 mod spec;
 mod trace;
+mod steering;
 mod verb;
 mod worker;
 
@@ -25,6 +26,7 @@ pub use retry::{MAX_IDLE_TRIES, nak_delay, wait_delay};
 pub use slot::{Slot, asked_by_size, command_for_host, command_to_end, ended_by_size};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
 pub use trace::TraceContext;
+pub use steering::steers;
 pub use verb::Verb;
 pub use worker::{
     EndedBy, Registration, RegistrationFault, RegistrationStatus, State, Worker, WorkerFault, WorkerType,

@@ -9,21 +9,29 @@ use sha2::{Digest, Sha256};
 pub type Labels = BTreeMap<String, String>;
 
 /// A worker's specification after the pool's template and the command's overrides have been merged.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WorkerSpec {
     /// Container image, for providers that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Program and arguments; empty means the image's own.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Environment of the worker. May hold secrets: never logged, never in an event.
+    #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Labels of the worker.
+    #[serde(default)]
     pub labels: Labels,
     /// Cores, fractions allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
     /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,
     /// Whole accelerators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
+
 use super::docker::DockerProvider;
+use super::external::ExternalProvider;
 use super::null::NullProvider;
 use super::process::ProcessProvider;
 use super::static_hosts::StaticProvider;
@@ -21,11 +24,13 @@ pub enum AnyProvider {
     Static(StaticProvider),
     /// Makes nothing.
     Null(NullProvider),
+    /// Somebody else's program, reached over NATS.
+    Nats(ExternalProvider),
 }
 
 impl AnyProvider {
     /// The provider that a pool's settings name. Nothing is contacted yet.
-    pub fn for_pool(config: &Config, pool: &PoolConfig) -> Result<Self, ProviderError> {
+    pub fn for_pool(config: &Config, pool: &PoolConfig, client: &Client) -> Result<Self, ProviderError> {
         Ok(match &pool.provider {
             ProviderConfig::Process => {
                 Self::Process(ProcessProvider::new(&config.prefix, &config.providers.process_state_dir))
@@ -35,6 +40,9 @@ impl AnyProvider {
             }
             ProviderConfig::Static { hosts } => Self::Static(StaticProvider::new(hosts.clone())),
             ProviderConfig::Null(null) => Self::Null(NullProvider::new(&config.prefix, null.clone())),
+            ProviderConfig::Nats(external) => {
+                Self::Nats(ExternalProvider::new(&config.prefix, client.clone(), external, pool.launch_timeout))
+            }
         })
     }
 }
@@ -47,6 +55,7 @@ macro_rules! each {
             AnyProvider::Docker($provider) => $call,
             AnyProvider::Static($provider) => $call,
             AnyProvider::Null($provider) => $call,
+            AnyProvider::Nats($provider) => $call,
         }
     };
 }
@@ -60,6 +69,7 @@ macro_rules! call {
             AnyProvider::Docker($provider) => Box::pin($call).await,
             AnyProvider::Static($provider) => $call.await,
             AnyProvider::Null($provider) => $call.await,
+            AnyProvider::Nats($provider) => Box::pin($call).await,
         }
     };
 }

@@ -42,7 +42,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The provider's name.
-    pub provider: &'static str,
+    pub provider: String,
     /// Sentence and outcome.
     pub checks: Vec<(&'static str, Outcome)>,
 }
@@ -88,7 +88,7 @@ pub async fn check<P: WorkerProvider>(subject: &Subject<'_, P>) -> Report {
         let _ = provider.terminate_worker(&key, None, subject.grace).await;
         let _ = other.terminate_worker(&key, None, subject.grace).await;
     }
-    Report { provider: provider.name(), checks }
+    Report { provider: provider.name().to_owned(), checks }
 }
 
 struct Run<'a, P> {

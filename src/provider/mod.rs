@@ -3,6 +3,7 @@
 pub mod any;
 pub mod contract;
 pub mod docker;
+pub mod external;
 pub mod null;
 mod off_thread;
 pub mod process;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_nats::Client;
 use bytes::Bytes;
 
 use super::StartError;
@@ -25,11 +26,12 @@ pub fn service(
     config: &Config,
     pool: &Pool,
     settings: &PoolConfig,
+    client: &Client,
     journal: NatsJournal,
     scheduler: NatsScheduler,
 ) -> Result<PoolService, StartError> {
-    let provider =
-        AnyProvider::for_pool(config, settings).map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
+    let provider = AnyProvider::for_pool(config, settings, client)
+        .map_err(|error| StartError::Provider { pool: pool.clone(), error })?;
     let management = management(config, settings);
     Ok(WorkerManagementService::new_with_registration(provider, scheduler, management).with_journal(journal))
 }

@@ -73,6 +73,7 @@ impl From<NotTaken> for Failure {
     fn from(error: NotTaken) -> Self {
         let code = match error {
             NotTaken::NoPool { .. } => 404,
+            NotTaken::NotPermitted(_) => 403,
             NotTaken::Refused(_) | NotTaken::Unanswered(_) => 503,
         };
         Self::new(code, error.to_string())

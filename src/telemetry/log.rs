@@ -1,6 +1,7 @@
 //! The log: lines for people at a terminal, JSON for everything else, always on standard error.
 
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -55,15 +56,15 @@ pub fn init_logging(format: LogFormat, usual: &str) -> Result<Exporting, Mistake
     let exporting = match export.map(otlp::start).transpose() {
         // The log's filter is the log's alone: spans that it does not show are exported.
         Ok(Some((spans, exporter))) => {
-            let _ = registry().with(spans).with(lines(json, colour).with_filter(filter)).try_init();
+            let _ = registry().with(spans).with(lines(json, colour).with_filter(filter).with_filter(filter_fn(harmless))).try_init();
             Some(exporter)
         }
         Ok(None) => {
-            let _ = registry().with(filter).with(lines(json, colour)).try_init();
+            let _ = registry().with(lines(json, colour)).with(filter).with(filter_fn(harmless)).try_init();
             None
         }
         Err(why) => {
-            let _ = registry().with(filter).with(lines(json, colour)).try_init();
+            let _ = registry().with(lines(json, colour)).with(filter).with(filter_fn(harmless)).try_init();
             tracing::warn!("{}", crate::text::cut(&why, 300));
             None
         }
@@ -83,6 +84,13 @@ where
     }
 }
 
+/// Below `info` others log what they send and receive: the NATS client whole messages, the Docker client the body of each
+/// create. There are workers' secrets in both, and no filter of an operator's must bring them into a log.
+fn harmless(metadata: &Metadata<'_>) -> bool {
+    let own = metadata.target().split("::").next() == Some("enlist");
+    own || *metadata.level() <= Level::INFO
+}
+
 fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter, Mistake> {
     let Some((name, text)) = set else { return Ok(EnvFilter::new(usual)) };
     EnvFilter::try_new(&text).map_err(|_| Mistake {
@@ -97,6 +105,34 @@ fn filter(set: Option<(&'static str, String)>, usual: &str) -> Result<EnvFilter,
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_enlist_itself_may_say_more_than_info() {
+        use std::sync::{Arc, Mutex};
+        use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+        #[derive(Clone, Default)]
+        struct Seen(Arc<Mutex<Vec<String>>>);
+        impl<S: tracing::Subscriber> Layer<S> for Seen {
+            fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+                let (level, target) = (event.metadata().level(), event.metadata().target());
+                self.0.lock().unwrap().push(format!("{level} {target}"));
+            }
+        }
+        let seen = Seen::default();
+        let subscriber = tracing_subscriber::registry()
+            .with(seen.clone())
+            .with(super::EnvFilter::new("trace"))
+            .with(super::filter_fn(super::harmless));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "enlist::bus", "own");
+            tracing::trace!(target: "async_nats::connection", "a message");
+            tracing::debug!(target: "bollard::docker", "a body");
+            tracing::info!(target: "async_nats", "connected");
+            tracing::debug!(target: "enlistment", "another's");
+        });
+        assert_eq!(*seen.0.lock().unwrap(), ["TRACE enlist::bus", "INFO async_nats"]);
+    }
+
     #[test]
     fn a_filter_that_cannot_be_read_names_its_variable() {
         let told =

@@ -56,12 +56,12 @@ pub struct SpecOverrides {
     #[serde(default, deserialize_with = "read::command", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(length(min = 1), inner(regex(pattern = read::NO_NUL)), extend("prefixItems" = [{ "minLength": 1 }])))]
     pub command: Option<Vec<String>>,
-    /// Environment. Names that steer a loader, a shell, a runtime or enlist itself are refused. May hold secrets: never
-    /// logged, never in an event.
+    /// Environment. Names that steer a loader, a shell, a runtime or enlist itself are `not_allowed`, whatever the pool
+    /// allows. May hold secrets: never logged, never in an event.
     #[serde(default, deserialize_with = "read::env", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(extend(
         "maxProperties" = read::MAX_ENV,
-        "propertyNames" = { "pattern": read::ENV_NAME, "not": { "pattern": read::STEERING } },
+        "propertyNames" = { "pattern": read::ENV_NAME },
         "additionalProperties" = { "type": "string", "pattern": read::NO_NUL }
     )))]
     pub env: Option<BTreeMap<String, String>>,

@@ -6,6 +6,7 @@ pub mod event;
 mod explain;
 #[cfg(test)]
 mod properties;
+pub mod provider;
 pub mod publish;
 mod read;
 pub mod scheduler;

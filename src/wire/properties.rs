@@ -8,6 +8,7 @@ use serde_json::json;
 use super::command::{
     PoolCommand, ProvisionCommand, RegistrationOverrides, SpecOverrides, SweepCommand, TerminateCommand, Undecodable,
 };
+use super::provider::{CreateRequest, Created, DeleteRequest, Deleted, InstancesPage, InstancesRequest, ProviderReply};
 use super::scheduler::{ListReply, ListRequest, RegisterReply, RegisterRequest, UnregisterReply, UnregisterRequest};
 use super::tests::worker_of;
 use super::{event, read};
@@ -130,6 +131,9 @@ fn read_everything(body: &[u8]) {
     let _ = (event::decode(body), event::decode_pool(body));
     let _ = (RegisterRequest::decode(body), UnregisterRequest::decode(body), ListRequest::decode(body));
     let _ = (RegisterReply::decode(body), UnregisterReply::decode(body), ListReply::decode(body));
+    let _ = (CreateRequest::decode(body), DeleteRequest::decode(body), InstancesRequest::decode(body));
+    let _ = (ProviderReply::<Created>::decode(body), ProviderReply::<Deleted>::decode(body));
+    let _ = ProviderReply::<InstancesPage>::decode(body);
 }
 
 proptest! {

@@ -31,11 +31,6 @@ pub(super) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 pub(super) const NO_NUL: &str = r"^[^\u0000]*$";
 #[cfg(test)]
 pub(super) const ENV_NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
-/// The names that `steers` refuses, for the schema; a test holds the two together.
-#[cfg(test)]
-pub(super) const STEERING: &str = "^(LD_.*|DYLD_.*|ENLIST_.*|PYTHON.*PATH|.*_[Pp][Rr][Oo][Xx][Yy]|PATH|BASH_ENV|ENV|IFS\
-|SHELLOPTS|BASHOPTS|PS4|PROMPT_COMMAND|GCONV_PATH|GLIBC_TUNABLES|NODE_OPTIONS|NODE_PATH|PYTHONSTARTUP|PYTHONHOME\
-|PERL5LIB|PERL5OPT|RUBYLIB|RUBYOPT|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|_JAVA_OPTIONS)$";
 
 pub(super) fn image<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     bounded(from, |text: &String| {
@@ -114,47 +109,11 @@ pub(super) fn no_nul(text: &str) -> bool {
     !text.contains('\0')
 }
 
+/// Whether it may be set at all; which names a command may not choose, [`crate::domain::steers`] says.
 pub(super) fn env_name(name: &str) -> bool {
-    is_env_name(name) && !steers(name)
-}
-
-fn is_env_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_')
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
-}
-
-/// Names that make a loader, a shell or a runtime run or reach something else: whoever may set a worker's variables may
-/// not thereby choose its code. The operator's template can set them.
-pub(super) fn steers(name: &str) -> bool {
-    let proxy = name.len() >= 6 && name.as_bytes()[name.len() - 6..].eq_ignore_ascii_case(b"_PROXY");
-    proxy
-        || ["LD_", "DYLD_", "ENLIST_"].iter().any(|start| name.starts_with(start))
-        || (name.starts_with("PYTHON") && name.ends_with("PATH"))
-        || matches!(
-            name,
-            "PATH"
-                | "BASH_ENV"
-                | "ENV"
-                | "IFS"
-                | "SHELLOPTS"
-                | "BASHOPTS"
-                | "PS4"
-                | "PROMPT_COMMAND"
-                | "GCONV_PATH"
-                | "GLIBC_TUNABLES"
-                | "NODE_OPTIONS"
-                | "NODE_PATH"
-                | "PYTHONSTARTUP"
-                | "PYTHONHOME"
-                | "PERL5LIB"
-                | "PERL5OPT"
-                | "RUBYLIB"
-                | "RUBYOPT"
-                | "JAVA_TOOL_OPTIONS"
-                | "JDK_JAVA_OPTIONS"
-                | "_JAVA_OPTIONS"
-        )
 }
 
 pub(super) fn label_key(key: &str) -> bool {

@@ -61,7 +61,7 @@ const SPEC: &[Field] = &[
 const ENV: Texts = Texts {
     max: read::MAX_ENV,
     key: read::env_name,
-    key_expected: "[A-Za-z_][A-Za-z0-9_]*, and none that steers a loader, a shell, a runtime or enlist",
+    key_expected: "[A-Za-z_][A-Za-z0-9_]*",
     value: read::no_nul,
     value_expected: "a string without NUL",
     secret: true,

@@ -6,6 +6,7 @@ mod brakes;
 mod broker;
 mod cli;
 mod containers;
+mod external;
 #[path = "../images/mod.rs"]
 mod images;
 mod journal;
@@ -20,6 +21,9 @@ mod refusals;
 mod registration;
 mod repetition;
 mod requests;
+mod roles;
+mod secrets;
+mod secure;
 mod sizes;
 mod srv;
 mod start;

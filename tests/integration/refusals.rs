@@ -91,6 +91,28 @@ async fn an_override_that_the_pool_does_not_allow_is_named() {
 }
 
 #[tokio::test]
+async fn a_variable_that_steers_a_loader_is_not_allowed_though_the_pool_allows_variables() {
+    let world = World::new(&format!("{LOAD}env = {{ PATH = \"/opt/bin\" }}\nallow = [\"env\"]\n")).await;
+    let _replica = world.replica().await;
+    let names = ["LD_PRELOAD", "PATH", "BASH_ENV", "https_proxy", "ENLIST_INSTANCE", "PYTHONPATH"];
+    for (n, name) in names.into_iter().enumerate() {
+        let body = format!(r#"{{"command_id":"c-{n}","spec":{{"env":{{"PORT":"1","{name}":"hunter2"}}}}}}"#);
+        world.send_raw("load", Verb::Provision, body).await;
+        world.settled().await;
+        let dead = world.dead().await.pop().unwrap();
+        assert_eq!(dead.reason(), Reason::NotAllowed, "{name}: {}", dead.detail());
+        assert!(dead.detail().contains(&format!("found {name}, which steer")), "{}", dead.detail());
+        assert!(!dead.detail().contains("hunter2"), "{}", dead.detail());
+    }
+    assert!(world.log().await.is_empty(), "{}", world.story().await);
+    // The pool's own template may, and other variables are free.
+    world
+        .send_raw("load", Verb::Provision, r#"{"command_id":"ok","worker_id":"w-1","spec":{"env":{"PORT":"1"}}}"#)
+        .await;
+    world.reaches("w-1", "registered").await;
+}
+
+#[tokio::test]
 async fn a_provision_that_starts_too_late_is_expired() {
     let past = Timestamp::now().checked_sub(SignedDuration::from_secs(60)).unwrap();
     let command = enlist::wire::command::ProvisionCommand { expires_at: Some(past), ..provision("c-1", "w-1") };

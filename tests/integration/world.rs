@@ -27,12 +27,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::Broker;
 pub(crate) use care::{ON_DEMAND, Tool, WORK, claim, size};
-pub(crate) use child::{Child, page};
+pub(crate) use child::{Child, page, says};
 pub(crate) use record::Event;
 pub(crate) use scheduler::{Answer, Asked, Scheduler};
 
 /// After this long a test says what it waited for in vain.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pool that makes nothing, and whose instances every replica and the test itself see.
 pub(crate) const LOAD: &str = "[pools.load]\nprovider = \"null\"\nstate_file = \"{dir}/null\"\n";
@@ -178,6 +178,11 @@ impl World {
         child::says(&self.config_file(), self.env(), args).await
     }
 
+    /// The same with other settings.
+    pub(crate) async fn enlist_with(&self, settings: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
+        child::says(settings, self.env(), args).await
+    }
+
     /// A replica as a process of its own, taking commands, that dies at a point.
     #[cfg(feature = "crash-points")]
     pub(crate) async fn doomed(&self, point: enlist::crash::CrashPoint) -> Child {
@@ -267,7 +272,7 @@ impl World {
     /// The pool's provider as another replica would have it.
     pub(crate) fn provider(&self, pool: &str) -> AnyProvider {
         let config = self.config();
-        AnyProvider::for_pool(&config, &config.pools[&Pool::new(pool).unwrap()]).unwrap()
+        AnyProvider::for_pool(&config, &config.pools[&Pool::new(pool).unwrap()], &self.client).unwrap()
     }
 
     /// What the provider has made and not removed.

@@ -191,6 +191,20 @@ async fn a_worker_gets_its_own_environment_and_not_the_replicas() {
 }
 
 #[tokio::test]
+async fn a_worker_s_own_label_never_passes_for_one_of_ours() {
+    let world = World::new();
+    let provider = world.replica();
+    let mut spec = sleeper();
+    let forged = ["pool", "worker_id", "command_id", "enlist.pool", "enlist.fleet", "epoch"];
+    spec.labels.extend(forged.map(|name| (name.to_owned(), "forged".to_owned())));
+    let made = provider.create_worker(&request(spec.clone())).await.unwrap();
+    let found = world.replica().find_worker(&key()).await.unwrap().unwrap();
+    assert_eq!((&found, &found.labels), (&made, &spec.labels));
+    assert_eq!((found.key, found.command_id.as_str(), found.epoch), (key(), "c-1", 1));
+    provider.terminate_worker(&key(), None, GRACE).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_is_an_invalid_specification_and_leaves_nothing_behind() {
     let world = World::new();
     let plain = world.path("plain");

@@ -17,6 +17,7 @@ use super::stored::{self, ReadStoredError, Stored};
 use super::streams;
 use super::subjects::Subjects;
 use crate::domain::{CommandId, Pool, Prefix, Verb, Worker, WorkerKey};
+use crate::text::cut;
 use crate::wire::dead_letter::DeadLetter;
 use crate::wire::event;
 use crate::wire::publish::{ApiError, PubAck};
@@ -46,6 +47,12 @@ pub enum NotTaken {
         /// The broker, without credentials.
         url: String,
     },
+    /// This identity may not.
+    #[error(
+        "the broker has not said that it took the command, and has complained: {0}; is this the identity, and the inbox \
+         prefix, of one who may?"
+    )]
+    NotPermitted(String),
     /// The server says no.
     #[error("the broker has not taken the command: {0}")]
     Refused(#[from] ApiError),
@@ -168,7 +175,11 @@ impl Orders {
                 prefix: self.subjects.prefix().clone(),
                 url: self.url.clone(),
             }),
-            Err(PutError::Request(error)) => Err(error.into()),
+            // A server that says no says it to the connection, and the command itself is never answered.
+            Err(PutError::Request(error)) => match self.connection.complaint() {
+                Some(complaint) => Err(NotTaken::NotPermitted(cut(&complaint, 300))),
+                None => Err(error.into()),
+            },
             Err(PutError::Refused(error)) => Err(error.into()),
         }
     }
@@ -182,10 +193,10 @@ impl Orders {
         loop {
             let told = tokio::select! {
                 told = news.next() => told?,
-                () = &mut look => match self.ended(order).await {
-                    Ok(Some(told)) => told,
-                    // Not yet, or the log cannot be asked just now.
-                    Ok(None) | Err(_) => {
+                () = &mut look => match self.ended_or_seen(order).await {
+                    Some(told) => told,
+                    // Not yet, or neither can be asked just now.
+                    None => {
                         pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                         look.set(sleep(pause));
                         continue;
@@ -208,6 +219,14 @@ impl Orders {
         }
         // Acked, and so its outcome is stored.
         Ok(self.ended(order).await?.map_or(Before::Another, Before::Ended))
+    }
+
+    /// How an order has ended, by the log, or where that cannot be asked by the view.
+    async fn ended_or_seen(&self, order: &Order) -> Option<Told> {
+        match self.ended(order).await {
+            Ok(told) => told,
+            Err(_) => self.seen(order).await,
+        }
     }
 
     /// How an order has ended, by the log and the dead letters.
@@ -263,5 +282,20 @@ impl Orders {
         let filter = self.subjects.events_of(key);
         let last = stored::last(&self.requests, &self.api_prefix, &self.subjects.event_stream(), &filter).await?;
         Ok(last.and_then(|last| event::decode(&last.body).ok()))
+    }
+
+    /// How an order has ended as far as the view shows, of which a publisher may be permitted to read its own pool's part,
+    /// and of the log nothing.
+    async fn seen(&self, order: &Order) -> Option<Told> {
+        let Self { requests, subjects, api_prefix, .. } = self;
+        for key in order.candidates() {
+            let subject = format!("{api_prefix}.DIRECT.GET.{}.{}", subjects.view_stream(), subjects.view_of(&key));
+            let reply = requests.send(subject, None, Bytes::new(), ASKED).await.ok()?;
+            match event::decode(&reply.payload) {
+                Ok(worker) if order.ended_as(&worker) => return Some(Told::Event(Box::new(worker))),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        None
     }
 }

@@ -42,7 +42,7 @@ impl Names {
     fn worker(&self, pool: &Pool, config: &PoolConfig, n: usize) -> Option<WorkerId> {
         match config.provider {
             ProviderConfig::Static { .. } => None,
-            ProviderConfig::Process | ProviderConfig::Docker | ProviderConfig::Null(_) => {
+            ProviderConfig::Process | ProviderConfig::Docker | ProviderConfig::Null(_) | ProviderConfig::Nats(_) => {
                 WorkerId::new(format!("{pool}{}-{n}", self.tag)).ok()
             }
         }

@@ -88,3 +88,26 @@ fn a_context_that_cannot_be_read_is_a_mistake_of_whoever_named_it() {
     let told = World::new(SMALL).env("HOME", "/home/me").env("NATS_CONTEXT", "../../etc/passwd").mistakes();
     assert!(told.contains("expected the name of a context"), "{told}");
 }
+
+#[test]
+fn a_provider_of_somebody_else_s_needs_a_name_and_subjects_of_its_own() {
+    let pool = |more: &str| World::new(&format!("[pools.far]\nprovider = \"nats\"\n{more}")).mistakes();
+    assert_eq!(
+        pool(""),
+        "enlist.toml:1:8: pools.far.name: found nothing, expected a name such as \"tmux\", under which the provider answers"
+    );
+    let told = pool("name = \"a.b\"\nanswer_timeout = \"1ms\"\nhosts = []\n");
+    let parts = [
+        "3:8: pools.far.name: found \"a.b\" (string), expected a name of a provider of the form ",
+        "4:18: pools.far.answer_timeout: found \"1ms\" (string), expected a duration of at least 100ms",
+        "5:9: pools.far.hosts: means nothing to provider \"nats\", only to static",
+    ];
+    assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+    let told = pool("name = \"a\"\nsubject_prefix = \"enlist.cmd\"\n");
+    assert!(
+        told.contains("4:18: pools.far.subject_prefix: found \"enlist.cmd\", expected a subject outside"),
+        "{told}"
+    );
+    let told = World::new("[pools.a]\nprovider = \"null\"\nanswer_timeout = \"1s\"\n").mistakes();
+    assert!(told.contains("pools.a.answer_timeout: means nothing to provider \"null\", only to nats"), "{told}");
+}

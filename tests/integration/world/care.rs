@@ -100,7 +100,7 @@ impl World {
         let journal = NatsJournal::new(requests.clone(), self.subjects.clone(), None, HashMap::new());
         let scheduler = NatsScheduler::new(requests.clone(), &config.scheduler);
         let settings = &config.pools[&pool];
-        let service = parts::service(&config, &pool, settings, journal, scheduler).unwrap();
+        let service = parts::service(&config, &pool, settings, &self.client, journal, scheduler).unwrap();
         let sweep = parts::sweep(&config, &pool, settings);
         let desk = Arc::new(Desk {
             requests,

@@ -121,7 +121,7 @@ impl Child {
 }
 
 /// A verb that ends by itself: its exit code, and what it has said, standard output first.
-pub(super) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
     let verb = enlist(config, env).args(args).kill_on_drop(true).output();
     let output = timeout(PATIENCE, verb).await.expect("an end").unwrap();
     let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();

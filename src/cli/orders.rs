@@ -94,7 +94,10 @@ pub(super) enum NotTaken {
          (enlist run), from its own settings"
     )]
     NoPool { pool: Pool, prefix: Prefix, url: String },
-    #[error("the broker does not permit it: {0}; is this the identity, and the inbox prefix, of one who may?")]
+    #[error(
+        "the broker has not said that it took the command, and has complained: {0}; is this the identity, and the inbox \
+         prefix, of one who may?"
+    )]
     NotPermitted(String),
     #[error("the broker has not taken the command: {0}")]
     Refused(#[from] ApiError),

@@ -270,7 +270,7 @@ async fn what_is_not_a_role_s_work_is_refused() {
     let settings = guarded.settings();
     let (code, said) = says(&settings, guarded.env("scheduler"), &["provision", "load", "--wait"]).await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("does not permit it") && said.contains("enlist.cmd.load.provision"), "{said}");
+    assert!(said.contains("has complained: ") && said.contains("enlist.cmd.load.provision"), "{said}");
     let mut publisher = guarded.client("publisher-load").await;
     publisher.may_not_subscribe("enlist.events.other.*.*").await;
     publisher.may_not_publish("$JS.API.DIRECT.GET.KV_enlist_workers.$KV.enlist_workers.other.w-1").await;

@@ -6,6 +6,8 @@ mod brakes;
 mod broker;
 mod cli;
 mod containers;
+mod dead;
+mod doctor;
 #[path = "../images/mod.rs"]
 mod images;
 mod journal;
@@ -23,6 +25,7 @@ mod srv;
 mod start;
 mod sweep;
 mod terminate;
+mod verbs;
 mod view;
 mod world;
 

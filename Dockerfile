@@ -18,6 +18,7 @@ RUN mkdir src \
     && cargo build --release --locked --target "$(rustc --print host-tuple)" \
     && rm -r src
 
+COPY schemas schemas
 COPY src src
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked --target "$(rustc --print host-tuple)" \

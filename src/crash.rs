@@ -59,10 +59,14 @@ pub enum CrashPoint {
     SizedStored,
     /// An adopted instance has a claim, and not yet its `provisioned`.
     AdoptionClaimed,
+    /// A dead letter is to be replayed: the record of the refusal is gone, the command is not stored again.
+    RefusalPurged,
+    /// The command of a dead letter is stored again, the letter is still there.
+    Replayed,
 }
 
 impl CrashPoint {
-    /// Every point, for the test that walks them.
+    /// Every point at which a replica can die, for the test that walks them.
     pub const ALL: [Self; 28] = [
         Self::ProvisionReceived,
         Self::Claimed,

@@ -4,6 +4,8 @@ pub mod batch;
 pub mod commands;
 pub mod connection;
 pub mod delivery;
+pub mod feed;
+pub mod letters;
 pub mod orders;
 pub mod pass;
 pub mod permitted;

@@ -17,6 +17,49 @@ const NO_SEQUENCE: u64 = 1 << 60;
 /// A server that says no says it to the connection, and the request itself is never answered.
 const WITHIN: Duration = Duration::from_secs(1);
 
+/// Something that a user has to be allowed to publish, with a body that changes nothing.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// Where.
+    pub subject: String,
+    /// What; nothing stands for a write that no stream takes.
+    pub body: Bytes,
+}
+
+/// What the start does not need and commands and sweeps will.
+pub fn needed<'p>(subjects: &Subjects, api_prefix: &str, pools: impl IntoIterator<Item = &'p Pool>) -> Vec<Need> {
+    let mut needed = Vec::new();
+    for pool in pools {
+        let nothing = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
+        let mut writes = vec![nothing("log"), nothing("dead")];
+        writes.extend([Verb::Provision, Verb::Terminate, Verb::Sweep].map(|verb| subjects.command(pool, verb)));
+        writes.push(format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)));
+        needed.extend(writes.into_iter().map(|subject| Need { subject, body: Bytes::new() }));
+        for stream in [subjects.event_stream(), subjects.view_stream()] {
+            let query = format!("{{\"filter\":\"{}\",\"seq\":1}}", nothing("events"));
+            needed.push(Need { subject: format!("{api_prefix}.STREAM.PURGE.{stream}"), body: query.into() });
+        }
+    }
+    needed
+}
+
+/// What the server says where it does not allow one of them.
+pub async fn refused(connection: &Connection, requests: &Requests, need: &Need, within: Duration) -> Option<String> {
+    let Need { subject, body } = need;
+    match requests.send(subject.clone(), Some(headers(body)), body.clone(), within).await {
+        Ok(_) | Err(RequestError::NoResponders) => None,
+        Err(_) => connection.complaint().filter(|complaint| complaint.contains(subject)),
+    }
+}
+
+fn headers(body: &Bytes) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if body.is_empty() {
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(NO_SEQUENCE));
+    }
+    headers
+}
+
 /// Tries what the start does not need and commands and sweeps will: writes to the log, to the dead letters and to the
 /// queues, acks, and purges. Nothing is changed by it: the writes expect a sequence that no stream has, and the purges are
 /// of a subject that no event has.
@@ -27,26 +70,8 @@ pub async fn permitted(
     api_prefix: &str,
     pools: impl IntoIterator<Item = &Pool>,
 ) -> Result<(), StreamsError> {
-    let mut needed = Vec::new();
-    for pool in pools {
-        let nothing = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
-        needed.push((nothing("log"), Bytes::new()));
-        needed.push((nothing("dead"), Bytes::new()));
-        for verb in [Verb::Provision, Verb::Terminate, Verb::Sweep] {
-            needed.push((subjects.command(pool, verb), Bytes::new()));
-        }
-        needed.push((format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)), Bytes::new()));
-        for stream in [subjects.event_stream(), subjects.view_stream()] {
-            let query = format!("{{\"filter\":\"{}\",\"seq\":1}}", nothing("events"));
-            needed.push((format!("{api_prefix}.STREAM.PURGE.{stream}"), query.into()));
-        }
-    }
-    let tried = needed.into_iter().map(|(subject, body)| async move {
-        let mut headers = HeaderMap::new();
-        if body.is_empty() {
-            headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(NO_SEQUENCE));
-        }
-        match requests.send(subject.clone(), Some(headers), body, WITHIN).await {
+    let tried = needed(subjects, api_prefix, pools).into_iter().map(|Need { subject, body }| async move {
+        match requests.send(subject.clone(), Some(headers(&body)), body, WITHIN).await {
             // Refused by the stream, or no consumer of that name: it has got there.
             Ok(_) | Err(RequestError::NoResponders) => Ok(()),
             Err(error) => match connection.complaint() {

@@ -14,6 +14,8 @@ use crate::wire::publish::ApiError;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// `JSNoMessageFoundErr` of nats-server.
 const NO_MESSAGE: u64 = 10037;
+/// What it says of a delete of what is not there: `JSStreamMsgDeleteFailedF`, `JSSequenceNotFoundErrF`.
+const GONE: [u64; 2] = [10057, 10043];
 
 /// A message as its stream holds it.
 #[derive(Debug, Clone)]
@@ -146,6 +148,24 @@ pub async fn purge(
     match (answer.success, answer.error) {
         (_, Some(error)) => Err(error.into()),
         (true, None) => Ok(()),
+        (false, None) => Err(ReadStoredError::Unreadable("neither success nor error".into())),
+    }
+}
+
+/// Removes the message at a sequence. It is no error that it is gone.
+pub async fn delete(requests: &Requests, api_prefix: &str, stream: &str, sequence: u64) -> Result<(), ReadStoredError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        success: bool,
+        error: Option<ApiError>,
+    }
+    let query = json!({ "seq": sequence, "no_erase": true }).to_string();
+    let answer: Answer = ask(requests, format!("{api_prefix}.STREAM.MSG.DELETE.{stream}"), query.into()).await?;
+    match (answer.success, answer.error) {
+        (true, _) => Ok(()),
+        (false, Some(error)) if GONE.contains(&error.err_code) => Ok(()),
+        (false, Some(error)) => Err(error.into()),
         (false, None) => Err(ReadStoredError::Unreadable("neither success nor error".into())),
     }
 }

@@ -1,5 +1,7 @@
 //! The streams and consumers of a fleet: made where they are missing, compared where they are there, never deleted.
 
+pub mod inspect;
+
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -26,7 +28,8 @@ const UNAVAILABLE: usize = 503;
 const MAX_ACK_PENDING: i64 = 20_000;
 const EVENTS_PER_SUBJECT: i64 = 64;
 const DEAD_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// How long the server knows a command's message id.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Why the objects are not as they have to be.
 #[derive(Debug, thiserror::Error)]

@@ -77,7 +77,13 @@ impl View {
     /// A reader on this connection.
     #[must_use]
     pub fn new(client: Client, subjects: Subjects, domain: Option<&str>) -> Self {
-        Self { client, subjects, api_prefix: api_prefix(domain).into() }
+        Self::on(client, subjects, &api_prefix(domain))
+    }
+
+    /// The same; `api_prefix` is `$JS.API`, or that of a domain.
+    #[must_use]
+    pub fn on(client: Client, subjects: Subjects, api_prefix: &str) -> Self {
+        Self { client, subjects, api_prefix: api_prefix.into() }
     }
 
     /// The newest record of every worker and pool, in the order in which they changed last; two batches are held at most,
@@ -134,12 +140,29 @@ impl View {
         Ok(messages.filter_map(|message| std::future::ready(republished(message))).boxed())
     }
 
+    /// The subjects of the server's API start with this.
+    #[must_use]
+    pub fn api_prefix(&self) -> &str {
+        &self.api_prefix
+    }
+
+    /// The stream that is the record.
+    #[must_use]
+    pub fn event_stream(&self) -> String {
+        self.subjects.event_stream()
+    }
+
     fn events_filter(&self, pool: Option<&Pool>) -> String {
         pool.map_or_else(|| self.subjects.events_all(), |pool| self.subjects.events_of_pool(pool))
     }
 
     fn events(&self, filter: String, from: u64) -> BoxStream<'static, Result<Seen, BatchError>> {
         walk(self.batches(self.subjects.event_stream(), filter, from))
+    }
+
+    pub(super) fn dead_letters(&self, pool: Option<&Pool>) -> Batches {
+        let filter = pool.map_or_else(|| self.subjects.dead_all(), |pool| self.subjects.dead_of_pool(pool));
+        self.batches(self.subjects.dead_stream(), filter, 1)
     }
 
     fn batches(&self, stream: String, filter: String, from: u64) -> Batches {

@@ -13,6 +13,10 @@ use crate::service::{Adoption, Adoptions};
 
 /// Arguments of `adopt`.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  enlist adopt --dry-run
+  enlist adopt demo")]
 pub(super) struct AdoptArgs {
     /// The pools [default: every pool of the settings]
     #[arg(value_name = "POOL")]

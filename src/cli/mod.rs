@@ -4,19 +4,31 @@ mod adopt;
 mod auth;
 mod bench;
 mod check_config;
+mod dead;
 pub mod demo_scheduler;
 mod demo_worker;
 mod dev;
+mod doctor;
+mod drain;
+mod generate;
 mod healthcheck;
+mod ls;
+mod many;
 mod orders;
+mod output;
 mod page;
 mod pool;
 mod pools;
 mod provider_check;
 mod provision;
 mod run;
+mod send;
+mod show;
 mod sweep;
 mod table;
+mod terminate;
+mod top;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,11 +41,20 @@ use crate::config::{Config, ConfigError, ConfigFile, Flags, Loaded, from_process
 use crate::telemetry::{LogFormat, QUIET_LOG, USUAL_LOG, init_logging};
 use adopt::AdoptArgs;
 use auth::AuthArgs;
+use dead::DeadArgs;
+use doctor::DoctorArgs;
+use drain::DrainArgs;
+use generate::{CompletionsArgs, ManArgs, SchemaArgs};
+use ls::LsArgs;
 use pool::PoolArgs;
 use pools::NotOurs;
 use provider_check::ProviderCheckArgs;
-use provision::{ProvisionArgs, TerminateArgs};
+use provision::ProvisionArgs;
+use show::ShowArgs;
 use sweep::SweepArgs;
+use terminate::TerminateArgs;
+use top::TopArgs;
+use watch::WatchArgs;
 
 /// What a process ends with; the numbers are those of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +109,7 @@ pub struct GlobalArgs {
     /// Configuration file [env: ENLIST_CONFIG] [default: ./enlist.toml where it is there]
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Context of the nats command line to reach NATS by [env: NATS_CONTEXT]
+    /// Context of the nats command line to reach NATS by; - is the selected one [env: NATS_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
     /// NATS URLs, separated by commas [env: NATS_URL]
@@ -145,12 +166,22 @@ enum Verb {
         #[arg(long)]
         once: bool,
     },
-    /// Ask a pool for a worker
+    /// Ask a pool for a worker, or for many
     Provision(ProvisionArgs),
-    /// Ask for a worker's end
+    /// Ask for the end of a worker, or of all that are meant
     Terminate(TerminateArgs),
     /// Have a pool hold a size
     Pool(PoolArgs),
+    /// List the workers
+    Ls(LsArgs),
+    /// Show a worker's record and its whole history
+    Show(ShowArgs),
+    /// See what happens in the fleet, one line an event
+    Watch(WatchArgs),
+    /// See the pools at a glance, kept up to date
+    Top(TopArgs),
+    /// List, show, replay or remove the commands that were refused
+    Dead(DeadArgs),
     /// Have pools swept now; or look at what a sweep would do, or sweep from here
     Sweep(SweepArgs),
     /// Give a record to every instance that has none, after the log was lost or put back to an older copy
@@ -159,12 +190,22 @@ enum Verb {
     Auth(AuthArgs),
     /// Hold a running external provider to the contract; exit code 1 where it breaks it
     ProviderCheck(ProviderCheckArgs),
+    /// List the replicas, or have one finish what it has in hand and end
+    Drain(DrainArgs),
+    /// Try everything that a fleet needs, and say what to do about what is missing; exit code 1 if anything is
+    Doctor(DoctorArgs),
     /// A scheduler that accepts every worker, for trying things out
     DemoScheduler,
     /// A worker that does nothing until it is told to end, for images that have no `sleep`
     DemoWorker,
     /// Measure how many commands a second this broker carries, beside the bare sequence of the same writes
     Bench(bench::BenchArgs),
+    /// Print the JSON Schemas of the messages
+    Schema(SchemaArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page
+    Man(ManArgs),
     /// Ask the enlist of this host whether it is ready; exit code 0 or 69
     Healthcheck,
 }
@@ -189,9 +230,19 @@ fn run(cli: &Cli) -> Exit {
         Verb::Run => with_config(global, run::run),
         Verb::Bench(args) => with_client_config(global, USUAL_LOG, |config| bench::run(config, args.clone())),
         Verb::Dev { once } => start(global, dev::QUIET, global.load_demo(), |loaded| dev::run(loaded, global, *once)),
-        Verb::Provision(args) => with_client_config(global, QUIET_LOG, |config| provision::provision(config, args)),
-        Verb::Terminate(args) => with_client_config(global, QUIET_LOG, |config| provision::terminate(config, args)),
+        Verb::Provision(args) => with_client_config(global, QUIET_LOG, |config| provision::run(config, args)),
+        Verb::Terminate(args) => with_client_config(global, QUIET_LOG, |config| terminate::run(config, args)),
         Verb::Pool(args) => with_client_config(global, QUIET_LOG, |config| pool::run(config, args)),
+        Verb::Ls(args) => with_client_config(global, QUIET_LOG, |config| ls::run(config, args)),
+        Verb::Show(args) => with_client_config(global, QUIET_LOG, |config| show::run(config, args)),
+        Verb::Watch(args) => with_client_config(global, QUIET_LOG, |config| watch::run(config, args)),
+        Verb::Top(args) => with_client_config(global, QUIET_LOG, |config| top::run(config, args)),
+        Verb::Dead(args) => with_client_config(global, QUIET_LOG, |config| dead::run(config, args)),
+        Verb::Drain(args) => with_client_config(global, QUIET_LOG, |config| drain::run(config, args)),
+        Verb::Doctor(args) => with_client_config(global, QUIET_LOG, |config| doctor::run(config, args)),
+        Verb::Schema(args) => generate::schema(args),
+        Verb::Completions(args) => generate::completions(args),
+        Verb::Man(args) => generate::man(args),
         Verb::Sweep(args) if args.only_asks() => {
             with_client_config(global, QUIET_LOG, |config| sweep::ask(config, args))
         }
@@ -245,6 +296,11 @@ fn start<F: Future<Output = Exit>>(
     exit
 }
 
+/// Arguments that are understood one by one and make no sense together, or that a replica would refuse.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misused(String);
+
 /// How a verb ends that tells whether all that it was asked for has come to be, or says why it could not begin.
 fn ended(done: anyhow::Result<bool>) -> Exit {
     let error = match done {
@@ -255,7 +311,7 @@ fn ended(done: anyhow::Result<bool>) -> Exit {
     eprintln!("enlist: {error:#}");
     if error.is::<ConnectError>() {
         Exit::Unavailable
-    } else if error.is::<NotOurs>() {
+    } else if error.is::<NotOurs>() || error.is::<Misused>() {
         Exit::Usage
     } else {
         error.downcast_ref().map_or(Exit::Failed, run::exit_code)
@@ -267,16 +323,18 @@ fn mistaken(error: &ConfigError) -> Exit {
     Exit::Config
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() {
+/// Waits for SIGTERM or SIGINT. Listens from the call on: a signal before the first poll would end the process without a word.
+fn told_to_stop() -> impl Future<Output = ()> {
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        tracing::error!("signals cannot be listened for: stopping");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+            tracing::error!("signals cannot be listened for: stopping");
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! A verb's own connection, for sending commands and hearing of them.
 
+use crate::bus::batch::BatchError;
 use crate::bus::connection;
 use crate::bus::requests::Requests;
 use crate::bus::subjects::Subjects;
+use crate::bus::view::View;
 use crate::config::Config;
 
-pub(super) use crate::bus::orders::{LOOK_EVERY, News, Order, Orders, Told};
+pub(super) use crate::bus::orders::{LOOK_EVERY, News, NotTaken, Order, Orders, Told};
 
 /// Connects as the settings say.
 pub(super) async fn connect(config: &Config, name: &str) -> anyhow::Result<Orders> {
@@ -13,4 +15,23 @@ pub(super) async fn connect(config: &Config, name: &str) -> anyhow::Result<Order
     let requests = Requests::start(connection.client.clone()).await?;
     let subjects = Subjects::new(&config.prefix);
     Ok(Orders::new(connection, requests, subjects, config.nats.domain.as_deref(), config.nats.shown_url()))
+}
+
+/// The fleet, for reading.
+pub(super) fn view(orders: &Orders) -> View {
+    View::on(orders.connection.client.clone(), orders.subjects.clone(), &orders.api_prefix)
+}
+
+/// What a person can do about a fleet that cannot be read.
+pub(super) fn no_fleet(orders: &Orders, error: &BatchError) -> anyhow::Error {
+    let (prefix, url) = (orders.subjects.prefix(), &orders.url);
+    let advice = match error {
+        BatchError::NobodyThere { .. } => format!(
+            "no fleet has prefix {prefix} at {url}: a replica makes its streams when it starts (enlist run); \
+             --prefix, --nats-url and --context say where to look"
+        ),
+        BatchError::TimedOut { .. } => "enlist doctor tells what is missing".to_owned(),
+        BatchError::Disconnected | BatchError::Refused { .. } => "it may be tried again".to_owned(),
+    };
+    anyhow::anyhow!("{error}; {advice}")
 }

@@ -25,11 +25,37 @@ pub(super) struct Page {
 
 /// How a line's state is set off where colours may be used.
 #[derive(Clone, Copy)]
-enum Tone {
+pub(super) enum Tone {
     Plain,
     Good,
     Passing,
     Bad,
+}
+
+impl Tone {
+    /// What a terminal is told before the text.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Good => "\x1b[32m",
+            Self::Passing => "\x1b[36m",
+            Self::Bad => "\x1b[31m",
+        }
+    }
+}
+
+/// How a state is set off, by its name.
+pub(super) fn tone_of(state: &str) -> Tone {
+    State::from_token(state).map_or(Tone::Plain, tone)
+}
+
+fn tone(state: State) -> Tone {
+    match state {
+        State::Provisioning | State::Provisioned | State::Terminating => Tone::Passing,
+        State::Registered => Tone::Good,
+        State::RegistrationFailed | State::Failed | State::Lost => Tone::Bad,
+        State::Terminated => Tone::Plain,
+    }
 }
 
 impl Page {
@@ -68,14 +94,9 @@ impl Page {
         if before.as_ref().is_some_and(|before| before.rev >= worker.rev) {
             return;
         }
-        let tone = match worker.state {
-            State::Provisioning | State::Provisioned | State::Terminating => Tone::Passing,
-            State::Registered => Tone::Good,
-            State::RegistrationFailed | State::Failed | State::Lost => Tone::Bad,
-            State::Terminated => Tone::Plain,
-        };
         let key = worker.key().to_string();
-        self.line(worker.updated_at, &key, tone, worker.state.as_str(), &what(worker, before.as_ref()));
+        let what = what(worker, before.as_ref(), true);
+        self.line(worker.updated_at, &key, tone(worker.state), worker.state.as_str(), &what);
     }
 
     fn pool(&mut self, record: &PoolRecord) {
@@ -93,13 +114,7 @@ impl Page {
 
     fn line(&self, at: Timestamp, whom: &str, tone: Tone, state: &str, what: &str) {
         let time = at.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f");
-        let (dim, on, off) = match (self.colour, tone) {
-            (false, _) => ("", "", ""),
-            (true, Tone::Plain) => ("\x1b[2m", "", "\x1b[0m"),
-            (true, Tone::Good) => ("\x1b[2m", "\x1b[32m", "\x1b[0m"),
-            (true, Tone::Passing) => ("\x1b[2m", "\x1b[36m", "\x1b[0m"),
-            (true, Tone::Bad) => ("\x1b[2m", "\x1b[31m", "\x1b[0m"),
-        };
+        let (dim, on, off) = if self.colour { ("\x1b[2m", tone.code(), "\x1b[0m") } else { ("", "", "") };
         // What others wrote must not reach the terminal as it is.
         let (whom, what) = (cut(whom, 80), cut(what, 400));
         self.say(format!("  {dim}{time}{off}  {whom:<16}  {on}{state:<19}{off}  {what}"));
@@ -140,13 +155,13 @@ fn row(worker: &Worker) -> [String; 5] {
 }
 
 /// An instance id is unique long before its end.
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     cut(id, 14)
 }
 
-/// What the event adds to its state, for people.
-fn what(worker: &Worker, before: Option<&Worker>) -> String {
-    let since = before.map(|before| worker.updated_at.duration_since(before.updated_at).as_millis());
+/// What the event adds to its state, for people; how long after the one before it came only where that is wanted.
+pub(super) fn what(worker: &Worker, before: Option<&Worker>, timed: bool) -> String {
+    let since = before.filter(|_| timed).map(|before| worker.updated_at.duration_since(before.updated_at).as_millis());
     let after = since.map_or(String::new(), |millis| format!(" after {millis} ms"));
     // The same state again: a try that ended without progress, or another owner.
     if let (Some(before), Some(error)) = (before, &worker.error)

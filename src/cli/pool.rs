@@ -1,13 +1,15 @@
 //! `enlist pool`: the size that a pool is to hold, and the way there.
 
+use std::pin::pin;
+
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::orders::{self, LOOK_EVERY, Order, Told};
 use super::page::Page;
 use super::pools::journal;
-use super::provision::{SILENCE, SendArgs, new_id, taken};
-use super::{Exit, ended};
+use super::send::{SILENCE, SendArgs, left, new_id, taken, understood};
+use super::{Exit, ended, told_to_stop};
 use crate::config::Config;
 use crate::domain::{Pool, PoolRecord, PoolState};
 use crate::journal::nats::NatsJournal;
@@ -16,6 +18,10 @@ use crate::wire::command::PoolCommand;
 
 /// Arguments of `pool`.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  enlist pool demo 20 --wait
+  enlist pool demo 0            empties it, and keeps it empty")]
 pub(super) struct PoolArgs {
     /// The pool
     pool: Pool,
@@ -43,7 +49,8 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
     let PoolArgs { pool, size, send: SendArgs { command_id, wait } } = args;
     let command_id = command_id.clone().unwrap_or_else(new_id);
     let command = PoolCommand { command_id, size: *size, expires_at: None, correlation_id: None };
-    let order = Order::pool(pool.clone(), &command);
+    let order = Order::pool(pool.clone(), &understood(PoolCommand::decode(&command.encode()))?);
+    let mut stop = pin!(told_to_stop());
     let orders = orders::connect(config, "enlist pool").await?;
     // Before the command, so that nothing is missed.
     let mut news = if *wait { Some(orders.news_of(&order).await?) } else { None };
@@ -64,6 +71,10 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
                 Some(End::Overtaken(by)) => return Ok(overtaken(&mut page, &order, by)),
                 None => continue,
             },
+            () = &mut stop => {
+                eprintln!("{}", left(&order));
+                return Ok(false);
+            }
             () = &mut hint, if !begun => {
                 begun = true;
                 eprintln!("enlist: no replica has begun with it yet (enlist run); still waiting");

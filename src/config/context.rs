@@ -13,6 +13,10 @@ const FIELDS: [&str; 11] =
 /// Those of them that name files, in which `~` is the home folder.
 const FILES: [&str; 5] = ["creds", "nkey", "cert", "key", "ca"];
 
+/// Stands for the context that `nats context select` has chosen; which that is changes behind our back, so it counts only
+/// where it is asked for.
+const SELECTED: &str = "-";
+
 /// A context that has been read.
 pub(super) struct Context {
     pub(super) name: Arc<str>,
@@ -29,15 +33,25 @@ pub(super) fn read(source: &Source<'_>) -> Result<Option<Context>, Mistake> {
         (None, None) => return Ok(None),
     };
     let mistake = |problem: String| Mistake { origin: origin.clone(), setting: "nats context".to_owned(), problem };
-    let shown = super::show::quoted(name);
-    if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
-        return Err(mistake(format!("found {shown}, expected the name of a context, as nats context ls shows it")));
-    }
     let home = set("HOME").map(PathBuf::from);
     let folder = set("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
     let Some(folder) = folder else {
         return Err(mistake("neither XDG_CONFIG_HOME nor HOME is set, so there is no place to look for it".to_owned()));
     };
+    let selected;
+    let name = if name == SELECTED {
+        let path = folder.join("nats/context.txt");
+        let read = (source.read)(&path);
+        selected = read
+            .map_err(|error| mistake(format!("no context is selected: {} cannot be read: {error}", path.display())))?;
+        selected.trim()
+    } else {
+        name
+    };
+    let shown = super::show::quoted(name);
+    if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+        return Err(mistake(format!("found {shown}, expected the name of a context, as nats context ls shows it")));
+    }
     let path = folder.join("nats/context").join(format!("{name}.json"));
     let text = (source.read)(&path).map_err(|error| mistake(format!("{} cannot be read: {error}", path.display())))?;
     let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {

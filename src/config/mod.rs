@@ -13,7 +13,7 @@ mod reader;
 mod show;
 #[cfg(test)]
 mod tests;
-mod time;
+pub(crate) mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

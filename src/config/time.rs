@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a duration is expected to look like.
-pub(super) const EXPECTED: &str = "a duration such as \"30s\", \"5m\", \"1h30m\", \"250ms\" or \"7d\"";
+pub(crate) const EXPECTED: &str = "a duration such as \"30s\", \"5m\", \"1h30m\", \"250ms\" or \"7d\"";
 
 /// Longer waits are a slip of the pen, and would overflow clocks further down.
 const MOST: Duration = Duration::from_secs(3650 * 86_400);
@@ -12,7 +12,7 @@ const MOST: Duration = Duration::from_secs(3650 * 86_400);
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Reads a duration: whole numbers, each with its unit, from the larger unit to the smaller.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total: u64 = 0;
     let mut units = UNITS.as_slice();

@@ -36,7 +36,9 @@ impl Counter {
     pub(super) fn new(orders: Orders, config: &Config, pool: &Pool, settings: &PoolConfig) -> Self {
         let hosts = match &settings.provider {
             ProviderConfig::Static { hosts } => Some(hosts.iter().map(|host| host.id.clone()).collect()),
-            ProviderConfig::Process | ProviderConfig::Docker | ProviderConfig::Null(_) | ProviderConfig::Nats(_) => None,
+            ProviderConfig::Process | ProviderConfig::Docker | ProviderConfig::Null(_) | ProviderConfig::Nats(_) => {
+                None
+            }
         };
         Self {
             orders,

@@ -56,7 +56,10 @@ pub fn init_logging(format: LogFormat, usual: &str) -> Result<Exporting, Mistake
     let exporting = match export.map(otlp::start).transpose() {
         // The log's filter is the log's alone: spans that it does not show are exported.
         Ok(Some((spans, exporter))) => {
-            let _ = registry().with(spans).with(lines(json, colour).with_filter(filter).with_filter(filter_fn(harmless))).try_init();
+            let _ = registry()
+                .with(spans)
+                .with(lines(json, colour).with_filter(filter).with_filter(filter_fn(harmless)))
+                .try_init();
             Some(exporter)
         }
         Ok(None) => {

@@ -319,7 +319,8 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     let refused = matches!(verdict, Verdict::DeadLetter { .. });
     let mut settling = Box::pin(delivery.settle(verdict));
     // A dead letter is no longer ours to store either, once another may have the command in hand.
-    let settled = if refused { within(ours_until, settling.as_mut()).await.unwrap_or(Settled::Left) } else { settling.await };
+    let settled =
+        if refused { within(ours_until, settling.as_mut()).await.unwrap_or(Settled::Left) } else { settling.await };
     match (settled, outcome) {
         (Settled::Acked, Some(outcome)) => {
             context.signals.command_done(verb, outcome, begun.elapsed());

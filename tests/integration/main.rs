@@ -6,6 +6,8 @@ mod brakes;
 mod broker;
 mod cli;
 mod containers;
+mod dead;
+mod doctor;
 mod external;
 #[path = "../images/mod.rs"]
 mod images;
@@ -29,8 +31,9 @@ mod srv;
 mod start;
 mod sweep;
 mod terminate;
-mod view;
 mod traces;
+mod verbs;
+mod view;
 mod watching;
 mod world;
 

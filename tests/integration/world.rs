@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::Broker;
 pub(crate) use care::{ON_DEMAND, Tool, WORK, claim, size};
-pub(crate) use child::{Child, page, says};
+pub(crate) use child::{Child, Said, page, says};
 pub(crate) use record::Event;
 pub(crate) use scheduler::{Answer, Asked, Scheduler};
 
@@ -44,6 +44,7 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) scheduler: Scheduler,
+    url: String,
     file: String,
     dir: TempDir,
     /// The one writer of a pipe, which nobody writes into: a worker that reads it ends when this world does.
@@ -66,12 +67,20 @@ impl World {
     }
 
     pub(crate) async fn on(broker: Arc<Broker>, file: &str) -> Self {
+        let url = broker.url().to_owned();
+        Self::on_as(broker, url, async_nats::ConnectOptions::new(), file).await
+    }
+
+    /// A fleet on a broker that asks who one is: what the settings' URL tells, and the test's own connection.
+    pub(crate) async fn on_as(
+        broker: Arc<Broker>,
+        url: String,
+        options: async_nats::ConnectOptions,
+        file: &str,
+    ) -> Self {
         let prefix = Prefix::new(format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12])).unwrap();
-        let client = async_nats::ConnectOptions::new()
-            .reconnect_delay_callback(|_| Duration::from_millis(20))
-            .connect(broker.url())
-            .await
-            .unwrap();
+        let client =
+            options.reconnect_delay_callback(|_| Duration::from_millis(20)).connect(broker.url()).await.unwrap();
         let news = Arc::new(Notify::new());
         for subject in [format!("{prefix}.events.>"), format!("{prefix}.dead.>")] {
             let (mut feed, news) = (client.subscribe(subject).await.unwrap(), Arc::clone(&news));
@@ -94,6 +103,7 @@ impl World {
             prefix,
             client,
             scheduler,
+            url,
             file,
             dir,
             _life: life,
@@ -106,7 +116,7 @@ impl World {
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         let subject = |verb| format!("sched.{}.{verb}", self.prefix);
         [
-            ("NATS_URL", self.broker.url().to_owned()),
+            ("NATS_URL", self.url.clone()),
             ("ENLIST_PREFIX", self.prefix.to_string()),
             ("ENLIST_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
             ("ENLIST_STATE_DIR", self.dir.path().join("state").to_str().unwrap().to_owned()),
@@ -171,6 +181,24 @@ impl World {
         let path = self.dir.path().join("enlist.toml");
         std::fs::write(&path, &self.file).unwrap();
         path
+    }
+
+    /// A verb as a script runs it: its exit code and both of its outputs.
+    pub(crate) async fn run(&self, args: &[&str]) -> Said {
+        child::run(&self.config_file(), self.env(), args).await
+    }
+
+    /// The same, with a death at a point.
+    #[cfg(feature = "crash-points")]
+    pub(crate) async fn run_to(&self, point: enlist::crash::CrashPoint, args: &[&str]) -> Said {
+        let mut env = self.env();
+        env.insert("ENLIST_CRASH_AT".to_owned(), format!("{point:?}"));
+        child::run(&self.config_file(), env, args).await
+    }
+
+    /// A verb that goes on until it is told to stop.
+    pub(crate) fn verb(&self, args: &[&str]) -> Child {
+        Child::spawn_verb(&self.config_file(), self.env(), args)
     }
 
     /// A verb as an operator runs it: its exit code, and what it has said on standard output and standard error.

@@ -119,7 +119,8 @@ pub struct Orders {
     pub subjects: Subjects,
     /// `$JS.API`, or that of a domain.
     pub api_prefix: String,
-    url: String,
+    /// Where the connection leads, without credentials.
+    pub url: String,
 }
 
 impl Orders {
@@ -153,6 +154,11 @@ impl Orders {
             None => self.subjects.events_of_pool(pool),
         };
         self.news([events, dead]).await
+    }
+
+    /// What can become of any command of a pool.
+    pub async fn news_of_pool(&self, pool: &Pool) -> Result<News, SubscribeError> {
+        self.news([self.subjects.events_of_pool(pool), self.subjects.dead_of_pool(pool)]).await
     }
 
     async fn news(&self, subjects: [String; 2]) -> Result<News, SubscribeError> {
@@ -193,15 +199,15 @@ impl Orders {
         loop {
             let told = tokio::select! {
                 told = news.next() => told?,
-                () = &mut look => match self.ended_or_seen(order).await {
-                    Some(told) => told,
+                () = &mut look => {
                     // Not yet, or neither can be asked just now.
-                    None => {
+                    let Some(told) = self.ended_or_seen(order).await else {
                         pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                         look.set(sleep(pause));
                         continue;
-                    }
-                },
+                    };
+                    told
+                }
             };
             heard(&told);
             if told.ends(order) {
@@ -230,7 +236,7 @@ impl Orders {
     }
 
     /// How an order has ended, by the log and the dead letters.
-    async fn ended(&self, order: &Order) -> Result<Option<Told>, ReadStoredError> {
+    pub async fn ended(&self, order: &Order) -> Result<Option<Told>, ReadStoredError> {
         let Self { requests, subjects, api_prefix, .. } = self;
         for key in order.candidates() {
             let Some(newest) = self.record(&key).await? else { continue };

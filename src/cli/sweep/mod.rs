@@ -7,7 +7,7 @@ use clap::Args;
 use super::orders::{self, Order};
 use super::page::Page;
 use super::pools::{Tended, meant, tended};
-use super::provision::{new_id, taken};
+use super::send::{new_id, taken};
 use super::table::table;
 use super::{Exit, ended};
 use crate::config::Config;
@@ -21,6 +21,11 @@ const SEEN_ONCE: &str = "seen once: the next sweep decides";
 
 /// Arguments of `sweep`.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  enlist sweep                                 a replica sweeps each pool now
+  enlist sweep demo --dry-run                  what a sweep would do, seen from here
+  enlist sweep demo --max-terminations 100     sweeps from here, after a look at the dry run")]
 pub(super) struct SweepArgs {
     /// The pools [default: every pool of the settings]
     #[arg(value_name = "POOL")]

@@ -107,6 +107,22 @@ fn a_context_lies_between_file_and_environment() {
 }
 
 #[test]
+fn the_selected_context_counts_only_where_it_is_asked_for() {
+    let world = || {
+        let world = World::new(SMALL).env("HOME", "/home/me");
+        let world = world.readable("/home/me/.config/nats/context.txt", "prod\n");
+        world.readable("/home/me/.config/nats/context/prod.json", r#"{"url": "nats://ctx:4222"}"#)
+    };
+    let url = |world: World| world.load().unwrap().config.nats.url;
+    assert_eq!(url(world()), "nats://127.0.0.1:4222");
+    assert_eq!(url(world().env("NATS_CONTEXT", "-")), "nats://ctx:4222");
+    let by_flag = Flags { context: Some("-".to_owned()), ..Flags::default() };
+    assert_eq!(url(World { flags: by_flag, ..world() }), "nats://ctx:4222");
+    let none = World::new(SMALL).env("HOME", "/home/me").env("NATS_CONTEXT", "-").mistakes();
+    assert!(none.contains("no context is selected: /home/me/.config/nats/context.txt"), "{none}");
+}
+
+#[test]
 fn a_stronger_place_changes_the_identity_as_a_whole() {
     let file = format!("{SMALL}[nats]\nuser = \"me\"\npassword = \"hunter2\"\n");
     let nats = World::new(&file).env("NATS_TOKEN", "t0ken").load().unwrap().config.nats;

@@ -45,7 +45,8 @@ impl Asking {
     ) -> Result<T, ProviderError> {
         let (subject, patience) = (self.config.subject(request), self.config.answer_timeout);
         let error = |class, message: String| ProviderError::new(class, format!("{subject}: {message}"));
-        let mut replies = self.send(&subject, trace, body, patience).await.map_err(|(class, said)| error(class, said))?;
+        let mut replies =
+            self.send(&subject, trace, body, patience).await.map_err(|(class, said)| error(class, said))?;
         loop {
             let silent =
                 || error(ErrorClass::Timeout, format!("neither an answer nor a heartbeat within {patience:?}"));

@@ -25,20 +25,17 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn spawn(config: &Path, env: BTreeMap<String, String>) -> Self {
-        let mut process = enlist(config, env)
-            .arg("run")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self::spawn_verb(config, env, &["run"])
+    }
+
+    /// Any verb, with the lines of both of its outputs.
+    pub(super) fn spawn_verb(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> Self {
+        let mut command = enlist(config, env);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
         let (tell, lines) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = stderr.next_line().await {
-                let _ = tell.send(line);
-            }
-        });
+        hear(process.stdout.take().unwrap(), tell.clone());
+        hear(process.stderr.take().unwrap(), tell);
         Self { process, lines, said: Vec::new(), address: None }
     }
 
@@ -118,6 +115,32 @@ impl Child {
         }
         (status.code(), self.said.join("\n"))
     }
+}
+
+/// Hands on each line.
+fn hear(output: impl tokio::io::AsyncRead + Unpin + Send + 'static, tell: mpsc::UnboundedSender<String>) {
+    let mut lines = BufReader::new(output).lines();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            let _ = tell.send(line);
+        }
+    });
+}
+
+/// What a verb has said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A verb that ends by itself, its two outputs apart.
+pub(super) async fn run(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> Said {
+    let output = timeout(PATIENCE, enlist(config, env).args(args).kill_on_drop(true).output()).await;
+    let output = output.expect("an end").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// A verb that ends by itself: its exit code, and what it has said, standard output first.

@@ -1,0 +1,80 @@
+//! What the user may do, subject by subject; nothing is changed by the tries.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Check, Ward};
+use crate::bus::permitted::{Need, needed, refused};
+use crate::domain::{Lane, Pool, Verb};
+
+/// A server that says no says it to the connection, and answers nobody.
+const WITHIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn checks(ward: &Ward<'_>) -> Vec<Check> {
+    let Ward { orders, pools, replica, .. } = ward;
+    let mut checks = Vec::new();
+    let needs = if *replica { of_a_replica(ward, pools) } else { of_a_client(ward, pools) };
+    for need in &needs {
+        let check = format!("may publish to {}", need.subject);
+        checks.push(match refused(&orders.connection, &orders.requests, need, WITHIN).await {
+            None => Check::ok(check, "allowed"),
+            Some(said) => Check::fail(check, said, "add it to the user's publish permissions"),
+        });
+    }
+    for subject in [orders.subjects.events_all(), orders.subjects.dead_all()] {
+        checks.push(may_listen(ward, subject).await);
+    }
+    checks
+}
+
+/// What is needed at the start is needed with it; the rest is what commands and sweeps need.
+fn of_a_replica(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
+    let orders = ward.orders;
+    let (api, subjects) = (&orders.api_prefix, &orders.subjects);
+    let mut needs = needed(subjects, api, pools);
+    for pool in pools {
+        let stream = subjects.command_stream(pool);
+        for lane in Lane::ALL {
+            // No query: the server says so, and hands no command out.
+            let subject = format!("{api}.CONSUMER.MSG.NEXT.{stream}.{}", lane.as_str());
+            needs.push(Need { subject, body: Bytes::from_static(b"{") });
+        }
+    }
+    let log = subjects.event_stream();
+    for subject in [format!("{api}.STREAM.MSG.GET.{log}"), format!("{api}.CONSUMER.CREATE.{log}")] {
+        needs.push(Need { subject, body: Bytes::from_static(b"{") });
+    }
+    needs
+}
+
+fn of_a_client(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
+    let orders = ward.orders;
+    let (api, subjects) = (&orders.api_prefix, &orders.subjects);
+    let mut needs = Vec::new();
+    for pool in pools {
+        for verb in Verb::ALL {
+            needs.push(Need { subject: subjects.command(pool, verb), body: Bytes::new() });
+        }
+    }
+    for stream in [subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()] {
+        needs.push(Need { subject: format!("{api}.DIRECT.GET.{stream}"), body: Bytes::from_static(b"{") });
+    }
+    needs
+}
+
+/// A server that says no says it before it answers what is asked next, and the client tells of it a moment later.
+async fn may_listen(ward: &Ward<'_>, subject: String) -> Check {
+    let connection = &ward.orders.connection;
+    let check = format!("may subscribe to {subject}");
+    let Ok(_listening) = connection.client.subscribe(subject.clone()).await else {
+        return Check::fail(check, "the connection is closed", "try again");
+    };
+    for _ in 0..2 {
+        let _ = ward.api("INFO", b"").await;
+    }
+    match connection.complaint().filter(|said| said.contains(&subject)) {
+        None => Check::ok(check, "allowed"),
+        Some(said) => Check::fail(check, said, "add it to the user's subscribe permissions"),
+    }
+}

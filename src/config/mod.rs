@@ -25,6 +25,7 @@ use crate::domain::{Capabilities, Pool, Prefix, WorkerId, WorkerSpec, WorkerType
 pub use env::{
     ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, Tools, colour_wanted, from_process, log_settings, tools,
 };
+pub(crate) use kind::is_token;
 pub use load::{Loaded, load};
 pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};
 
@@ -162,8 +163,12 @@ impl std::fmt::Debug for Secret {
 /// The http listener.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Address of `/livez`, `/readyz`, `/metrics`.
+    /// Address of `/livez`, `/readyz`, `/metrics` and the fleet page.
     pub listen: SocketAddr,
+    /// What the fleet page asks for, given in place.
+    pub token: Option<Secret>,
+    /// The same, in a file.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How much at once.

@@ -12,6 +12,7 @@ mod journal;
 mod large;
 mod objects;
 mod outage;
+mod page;
 mod pools;
 mod provision;
 mod refusals;

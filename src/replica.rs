@@ -15,10 +15,13 @@ use crate::bus::requests::Requests;
 use crate::bus::streams::{self, StreamsError};
 use crate::bus::subjects::Subjects;
 use crate::bus::turns::Turns;
+use crate::bus::view::View;
 use crate::config::Config;
 use crate::domain::{Lane, Pool};
 use crate::handle::Handler;
-use crate::http::{self, HttpState};
+use crate::http::fleet::{Fleet, FleetParts, Served};
+use crate::http::guard::Guard;
+use crate::http::{self, HttpState, Page};
 use crate::journal::follow::Follower;
 use crate::journal::nats::NatsJournal;
 use crate::provider::{ProviderError, WorkerProvider};
@@ -49,6 +52,14 @@ pub enum StartError {
         pool: Pool,
         /// Why.
         error: ProviderError,
+    },
+    /// The token of the fleet page cannot be read from its file.
+    #[error("cannot use {path} (http.token_file): {cause}")]
+    Token {
+        /// The file.
+        path: String,
+        /// Why not.
+        cause: String,
     },
     /// The http address cannot be listened on.
     #[error("cannot listen on {address} (http.listen): {error}")]
@@ -90,6 +101,10 @@ impl Replica {
             .map_err(|error| StartError::Listen { address: config.http.listen, error })?;
         let address =
             listener.local_addr().map_err(|error| StartError::Listen { address: config.http.listen, error })?;
+        let guard = Guard::new(address, parts::http_token(&config.http)?.as_deref());
+        if guard.is_open() {
+            tracing::warn!(%address, "anybody who reaches this address sees the fleet page: set http.token or http.token_file");
+        }
         let connection = connection::connect(&config.nats, "enlist").await?;
         let subjects = Subjects::new(&config.prefix);
         let domain = config.nats.domain.as_deref();
@@ -106,7 +121,7 @@ impl Replica {
         let provisions = Slots::shared_out(config.limits.concurrency, &most);
         // Slots of their own: they never wait for a provision's.
         let terminates = Slots::shared_out(config.limits.concurrency, &most);
-        let (mut gauges, mut desks) = (Vec::new(), Vec::new());
+        let (mut gauges, mut desks, mut served) = (Vec::new(), Vec::new(), Vec::new());
         let turns = Turns::of(config.pools.len());
         let slots = provisions.into_iter().zip(terminates);
         for (((pool, pool_config), (provisions, terminates)), turns) in config.pools.iter().zip(slots).zip(turns) {
@@ -119,6 +134,8 @@ impl Replica {
             let service = parts::service(config, pool, pool_config, &connection.client, journal, scheduler.clone())?;
             let signals = PoolSignals::new(pool, service.provider().name(), service.provider().worker_type());
             let signals = Arc::new(signals.telling(Arc::clone(&health)));
+            let (provider, max_workers) = (service.provider().name(), pool_config.max_workers);
+            served.push(Served { pool: pool.clone(), provider, max_workers, follower: follower.clone() });
             gauges.push((Arc::clone(&signals), follower));
             let service = service.with_signals(pool, Arc::clone(&signals));
             let desk = Arc::new(Desk {
@@ -150,13 +167,24 @@ impl Replica {
         }
         worker.tasks.spawn(ask_for_sweeps(desks, config.sweep.interval, worker.stop.clone()));
         let http = CancellationToken::new();
-        let state = HttpState { metrics, health: Arc::clone(&health) };
-        tokio::spawn(http::serve(listener, state, http.clone()));
         tokio::spawn(watch_link(connection.clone(), Arc::clone(&health), http.clone()));
         tokio::spawn(keep_gauges(gauges, http.clone()));
         let drain_asked = CancellationToken::new();
         let orders = Orders::new(connection.clone(), requests, subjects, domain, config.nats.shown_url());
-        let api = Api::start(orders, config, drain_asked.clone()).await;
+        let api = Api::start(orders.clone(), config, drain_asked.clone()).await;
+        let view = View::new(connection.client.clone(), orders.subjects.clone(), domain);
+        let parts = FleetParts {
+            orders,
+            view: view.clone(),
+            context: jetstream,
+            pools: served,
+            health: Arc::clone(&health),
+            instance_id: api.as_ref().map(|api| api.instance_id().to_owned()),
+            open: guard.is_open(),
+        };
+        let page = Some(Arc::new(Page::new(guard, Fleet::start(parts, http.clone()), view)));
+        let state = HttpState { metrics, health: Arc::clone(&health), page };
+        tokio::spawn(http::serve(listener, state, http.clone()));
         Ok(Self { worker, health, connection, http, address, drain: config.limits.drain, api, drain_asked })
     }
 

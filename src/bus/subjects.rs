@@ -95,6 +95,12 @@ impl Subjects {
         format!("{}.events.>", self.prefix)
     }
 
+    /// Every event by which a worker has entered a state.
+    #[must_use]
+    pub fn events_in(&self, state: State) -> String {
+        format!("{}.events.*.*.{}", self.prefix, state.as_str())
+    }
+
     /// Every event of a pool.
     #[must_use]
     pub fn events_of_pool(&self, pool: &Pool) -> String {

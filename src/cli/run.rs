@@ -50,6 +50,8 @@ pub(super) fn exit_code(error: &StartError) -> Exit {
         StartError::Connect(_) | StartError::Subscribe(_) | StartError::Streams(StreamsError::Away { .. }) => {
             Exit::Unavailable
         }
-        StartError::Streams(_) | StartError::Provider { .. } | StartError::Listen { .. } => Exit::Config,
+        StartError::Streams(_) | StartError::Provider { .. } | StartError::Token { .. } | StartError::Listen { .. } => {
+            Exit::Config
+        }
     }
 }

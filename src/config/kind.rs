@@ -85,6 +85,22 @@ pub(super) fn text(raw: Raw<'_>) -> Parsed<String> {
     }
 }
 
+/// The shortest token: what is shorter is guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// A token that a browser can send.
+pub(super) fn bearer(raw: Raw<'_>) -> Parsed<super::Secret> {
+    match raw.text() {
+        Some(text) if is_token(text) => Ok(super::Secret::new(text.to_owned())),
+        _ => raw.wrong("a token of 16 characters or more, letters, digits and signs, no blanks"),
+    }
+}
+
+/// Whether a text will do as a token.
+pub(crate) fn is_token(text: &str) -> bool {
+    text.len() >= SHORTEST_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// A path.
 pub(super) fn path(raw: Raw<'_>) -> Parsed<std::path::PathBuf> {
     match raw.text() {

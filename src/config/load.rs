@@ -79,8 +79,14 @@ fn http(section: &Section<'_>) -> HttpConfig {
         None => raw.wrong("an address and port such as \"127.0.0.1:8088\" or \"[::]:8088\""),
     };
     let listen = section.setting("listen").env("ENLIST_HTTP_LISTEN").or("127.0.0.1:8088", listen);
+    let token = section.setting("token").env("ENLIST_HTTP_TOKEN").secret().optional(kind::bearer);
+    let token_file = section.setting("token_file").env("ENLIST_HTTP_TOKEN_FILE").optional(kind::path);
+    if token.is_some() && token_file.is_some() {
+        let (origin, name) = (section.reader.origin("http.token_file"), "http.token_file");
+        section.reader.mistake(origin, name, "found token and token_file, expected one of them".to_owned());
+    }
     section.finish();
-    HttpConfig { listen }
+    HttpConfig { listen, token, token_file }
 }
 
 /// A number of things in hand at once.

@@ -26,6 +26,7 @@ pub use env::{
     ConfigFile, DEFAULT_FILE, Flags, LogSettings, Source, SpanExport, Tools, colour_wanted, from_environment,
     from_process, log_settings, span_export, tools,
 };
+pub(crate) use kind::is_token;
 pub use load::{Loaded, load};
 pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};
 
@@ -163,8 +164,12 @@ impl std::fmt::Debug for Secret {
 /// The http listener.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// Address of `/livez`, `/readyz`, `/metrics`.
+    /// Address of `/livez`, `/readyz`, `/metrics` and the fleet page.
     pub listen: SocketAddr,
+    /// What the fleet page asks for, given in place.
+    pub token: Option<Secret>,
+    /// The same, in a file.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How much at once.

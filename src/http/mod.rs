@@ -1,4 +1,9 @@
-//! The http listener: `/livez`, `/readyz` and `/metrics`. It needs no broker to answer.
+//! The http listener: `/livez`, `/readyz` and `/metrics`, which need no broker to answer, and the fleet page.
+
+pub mod fleet;
+pub mod guard;
+mod page;
+mod patient;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +22,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Condition, Health, PrometheusHandle};
+use patient::Patient;
+
+pub use page::Page;
 
 /// How long open requests may take once the listener closes: a reader that has stopped reading must not hold up a drain.
 const LINGER: Duration = Duration::from_secs(2);
@@ -28,12 +36,14 @@ pub struct HttpState {
     pub health: Arc<Health>,
     /// For `/metrics`; without a recorder the page is empty.
     pub metrics: Option<PrometheusHandle>,
+    /// The fleet page; without it `/` names the others.
+    pub page: Option<Arc<Page>>,
 }
 
 /// Serves until `shutdown`, then finishes open requests, for two seconds at most.
 pub async fn serve(listener: TcpListener, state: HttpState, shutdown: CancellationToken) -> io::Result<()> {
     let closing = shutdown.clone().cancelled_owned();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(closing);
+    let server = axum::serve(Patient(listener), router(state)).with_graceful_shutdown(closing);
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(LINGER).await;
@@ -46,12 +56,16 @@ pub async fn serve(listener: TcpListener, state: HttpState, shutdown: Cancellati
 
 /// The pages.
 pub fn router(state: HttpState) -> Router {
-    Router::new()
-        .route("/", get(root))
+    let page = match &state.page {
+        Some(page) => page::routes(Arc::clone(page)),
+        None => Router::new().route("/", get(root)),
+    };
+    let probes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(state)
+        .with_state(state);
+    probes.merge(page)
 }
 
 async fn root() -> &'static str {

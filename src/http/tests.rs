@@ -24,7 +24,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let state = HttpState { health: health.clone(), metrics };
+        let state = HttpState { health: health.clone(), metrics, page: None };
         let task = tokio::spawn(serve(listener, state, shutdown.clone()));
         Self { address, health, pool, shutdown, task }
     }

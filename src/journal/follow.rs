@@ -1,7 +1,8 @@
 //! Keeps a pool's [`Census`] from its events on the server: what the pool's limit and its gauges are read from.
 //!
 //! A pool with a limit is followed, event by event, since its limit is held by it. A pool without one is counted now and
-//! then for its gauges: following costs the broker a fifth of its commands a second.
+//! then for its gauges: following costs the broker a fifth of its commands a second. While somebody watches it is followed
+//! all the same.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,7 @@ struct Shared {
     census: Arc<Mutex<Census>>,
     /// The log is known up to here; 0 until the first snapshot is complete.
     known: watch::Receiver<Option<u64>>,
+    watched: watch::Sender<bool>,
     task: AbortHandle,
 }
 
@@ -45,11 +47,23 @@ impl Follower {
     /// Begins to follow a pool, or to count it now and then; returns at once, the first snapshot comes in meanwhile.
     #[must_use]
     pub fn start(context: jetstream::Context, subjects: Subjects, pool: Pool, limited: bool) -> Self {
+        let (watched, _) = watch::channel(false);
         let census = Arc::new(Mutex::new(Census::default()));
         let (known, seen) = watch::channel(None);
-        let task =
-            tokio::spawn(follow(Feed { context, subjects, pool, limited }, Arc::clone(&census), known)).abort_handle();
-        Self(Arc::new(Shared { census, known: seen, task }))
+        let feed = Feed { context, subjects, pool, limited, watched: watched.subscribe() };
+        let task = tokio::spawn(follow(feed, Arc::clone(&census), known)).abort_handle();
+        Self(Arc::new(Shared { census, known: seen, watched, task }))
+    }
+
+    /// Somebody watches, or nobody does any more.
+    pub fn watch(&self, watched: bool) {
+        self.0.watched.send_replace(watched);
+    }
+
+    /// Whether the pool has been counted once.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.known.borrow().is_some() || self.look(Census::sequence) > 0
     }
 
     /// Looks at the census as it is now.
@@ -84,15 +98,16 @@ struct Feed {
     pool: Pool,
     /// Followed on after the snapshot.
     limited: bool,
+    watched: watch::Receiver<bool>,
 }
 
-async fn follow(feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender<Option<u64>>) {
+async fn follow(mut feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender<Option<u64>>) {
     loop {
         let begun = Instant::now();
         let ended = feed.once(&shared, &known).await;
         known.send_replace(None);
         let pause = match ended {
-            Ok(()) if !feed.limited => COUNT_EVERY.max(begun.elapsed() * 20),
+            Ok(()) if !feed.limited && !*feed.watched.borrow() => COUNT_EVERY.max(begun.elapsed() * 20),
             // A feed that broke may have missed a purge as well: begin again with a fresh snapshot.
             Ok(()) => RESTART,
             Err(error) => {
@@ -100,13 +115,17 @@ async fn follow(feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender<Opt
                 RESTART
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // One that is followed already breaks off for a reason, and waits for its pause.
+            Ok(_) = feed.watched.wait_for(|watched| *watched), if pause > RESTART => {}
+        }
     }
 }
 
 impl Feed {
     async fn once(&self, shared: &Mutex<Census>, known: &watch::Sender<Option<u64>>) -> Result<(), async_nats::Error> {
-        let Self { context, subjects, pool, limited } = self;
+        let Self { context, subjects, pool, limited, watched } = self;
         let stream = context.get_stream(subjects.event_stream()).await?;
         let config = push::OrderedConfig {
             deliver_subject: context.client().new_inbox(),
@@ -129,14 +148,19 @@ impl Feed {
         let upto = census.sequence();
         *lock(shared) = census;
         known.send_replace(Some(upto));
-        if !*limited {
-            return Ok(());
-        }
-        while let Some(message) = messages.next().await {
+        let mut watched = watched.clone();
+        loop {
+            if !*limited && !*watched.borrow_and_update() {
+                return Ok(());
+            }
+            let message = tokio::select! {
+                message = messages.next() => message,
+                Ok(()) = watched.changed(), if !*limited => continue,
+            };
+            let Some(message) = message else { return Ok(()) };
             let upto = take(&mut lock(shared), &message?)?;
             known.send_replace(Some(upto));
         }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::StartError;
 use crate::bus::commands;
 use crate::bus::delivery::Desk;
-use crate::config::{Config, PoolConfig};
+use crate::config::{Config, HttpConfig, PoolConfig, is_token};
 use crate::domain::{Pool, Verb};
 use crate::handle::OwnQueue;
 use crate::journal::ReadError;
@@ -63,6 +63,20 @@ pub fn sweep(config: &Config, pool: &Pool, settings: &PoolConfig) -> SweepPoolCo
         interval: config.sweep.interval,
         trust_ended: false,
     }
+}
+
+/// What the fleet page asks for, if it asks for anything.
+pub(super) fn http_token(http: &HttpConfig) -> Result<Option<String>, StartError> {
+    let Some(path) = &http.token_file else { return Ok(http.token.as_ref().map(|token| token.expose().to_owned())) };
+    let unusable = |cause: String| StartError::Token { path: path.display().to_string(), cause };
+    let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+    let token = text.trim();
+    if !is_token(token) {
+        return Err(unusable(
+            "it holds no token of 16 characters or more, letters, digits and signs, no blanks".into(),
+        ));
+    }
+    Ok(Some(token.to_owned()))
 }
 
 /// The way back into the queue that a desk's commands come from.

@@ -190,7 +190,7 @@ async fn kind() -> Kind {
 }
 
 /// Past libtest's capture, which would swallow it where all is well.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -17,6 +17,7 @@ mod objects;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outage;
+mod page;
 mod pools;
 mod provision;
 mod refusals;

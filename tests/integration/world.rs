@@ -1,5 +1,6 @@
 //! A fleet of a test's own: its prefix on a broker, its settings, a scripted scheduler, replicas, and eyes on all of it.
 
+mod browser;
 mod care;
 mod child;
 mod record;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::Broker;
+pub(crate) use browser::Browser;
 pub(crate) use care::{ON_DEMAND, Tool, WORK, claim, size};
 pub(crate) use child::{Child, Said, page, says};
 pub(crate) use record::Event;

@@ -173,7 +173,7 @@ impl Dev {
         let replica = Replica::start(&config, Some(metrics)).await?;
         let pools: Vec<&str> = config.pools.keys().map(Pool::as_str).collect();
         let (pools, http) = (pools.join(" and "), replica.address());
-        page.say(format!("enlist takes commands for pools {pools}; see http://{http}/readyz and /metrics"));
+        page.say(format!("enlist takes commands for pools {pools}; see the fleet at http://{http}/"));
         let mut names = Names::new(server.is_some());
         let steps = script::steps(&config, &mut names);
         Ok(Self {

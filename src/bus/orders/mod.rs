@@ -182,15 +182,15 @@ impl Orders {
         loop {
             let told = tokio::select! {
                 told = news.next() => told?,
-                () = &mut look => match self.ended(order).await {
-                    Ok(Some(told)) => told,
+                () = &mut look => {
                     // Not yet, or the log cannot be asked just now.
-                    Ok(None) | Err(_) => {
+                    let Ok(Some(told)) = self.ended(order).await else {
                         pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                         look.set(sleep(pause));
                         continue;
-                    }
-                },
+                    };
+                    told
+                }
             };
             heard(&told);
             if told.ends(order) {

@@ -11,6 +11,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
+/// Why a request is not answered, for people.
+pub(super) type Refused = (StatusCode, String);
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -34,17 +37,17 @@ impl Guard {
     }
 
     /// Lets a request for the page itself through, or says why not.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if self.loopback && !is_local(host) {
             let text = "this listener is for this machine alone: ask for 127.0.0.1 or localhost\n";
-            return Err(Box::new((StatusCode::MISDIRECTED_REQUEST, text).into_response()));
+            return Err((StatusCode::MISDIRECTED_REQUEST, text.to_owned()));
         }
         Ok(())
     }
 
     /// Lets a request for what the page shows through, or says why not.
-    pub(super) fn admit_with_token(&self, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    pub(super) fn admit_with_token(&self, headers: &HeaderMap) -> Result<(), Refused> {
         self.admit(headers)?;
         let Some(token) = &self.token else { return Ok(()) };
         let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -52,8 +55,7 @@ impl Guard {
         if hash(sent) == *token {
             return Ok(());
         }
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"enlist\"")];
-        Err(Box::new((StatusCode::UNAUTHORIZED, challenge, "a token is needed (http.token)\n").into_response()))
+        Err((StatusCode::UNAUTHORIZED, "a token is needed (http.token)\n".to_owned()))
     }
 }
 
@@ -71,8 +73,13 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Headers of everything that the page consists of.
-pub(super) fn shielded(mut response: Response) -> Response {
+/// An answer, or why there is none, with the headers of everything that the page consists of.
+pub(super) fn shielded(answer: Result<Response, Refused>) -> Response {
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"enlist\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     let headers = response.headers_mut();
     let fixed = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -119,7 +126,7 @@ mod tests {
             "127.0.0.1.evil.example:80",
         ] {
             let refused = guard.admit(&asking(host, None)).unwrap_err();
-            assert_eq!(refused.status(), StatusCode::MISDIRECTED_REQUEST, "{host}");
+            assert_eq!(refused.0, StatusCode::MISDIRECTED_REQUEST, "{host}");
         }
         assert!(guard.admit(&HeaderMap::new()).is_err());
         assert!(!guard.is_open());
@@ -132,7 +139,7 @@ mod tests {
         assert!(guard.admit_with_token(&asking("enlist.example", Some("0123456789abcdef"))).is_ok());
         for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdefg")] {
             let refused = guard.admit_with_token(&asking("enlist.example", wrong)).unwrap_err();
-            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+            assert_eq!(refused.0, StatusCode::UNAUTHORIZED);
         }
         assert!(!guard.is_open());
         assert!(Guard::new("[::]:8088".parse().unwrap(), None).is_open());

@@ -17,8 +17,9 @@ use super::book::Book;
 use super::pulse::Pulse;
 use crate::bus::batch::{BatchError, Batches, Copied};
 use crate::bus::orders::Orders;
-use crate::bus::stored::{self, ReadStoredError};
-use crate::bus::view::View;
+use crate::bus::stored::{self, ReadStoredError, Stored};
+use crate::bus::subjects::Subjects;
+use crate::bus::view::{Record, Seen, View};
 use crate::domain::{Pool, State, Verb, Worker, WorkerKey};
 use crate::journal::follow::Follower;
 use crate::telemetry::Health;
@@ -27,13 +28,16 @@ use crate::wire::event;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What changes slowly, or is dear to ask for, is asked for less often.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// A look that takes longer has broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A look that takes longer has broken; the first one reads far more.
+const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(25);
 /// A page that is loaded again finds all of it still there.
 const LINGER: Duration = Duration::from_secs(30);
 /// Events that are read back from the end of the log, first and at most: the plots begin there.
 const BACK: u64 = 250;
 const BACK_AT_MOST: u64 = 16_000;
+/// So few events are read one by one: for a batch the server counts all subjects of the log.
+const FEW: u64 = 200;
 /// Failed registrations that are read back.
 const FAILING_AT_MOST: usize = 5000;
 /// Dead letters that are read back.
@@ -87,9 +91,16 @@ pub(super) async fn keep(parts: FleetParts, fleet: Fleet) {
     let mut readers = fleet.0.readers.subscribe();
     while readers.wait_for(|readers| *readers > 0).await.is_ok() {
         parts.pools.iter().for_each(|served| served.follower.watch(true));
-        Keeper { parts: &parts, fleet: &fleet, book: None, others: BTreeMap::new(), waiting: BTreeMap::new() }
-            .serve()
-            .await;
+        Keeper {
+            parts: &parts,
+            fleet: &fleet,
+            book: None,
+            others: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            rests: None,
+        }
+        .serve()
+        .await;
         parts.pools.iter().for_each(|served| served.follower.watch(false));
         fleet.forget();
     }
@@ -104,6 +115,8 @@ struct Keeper<'a> {
     others: BTreeMap<Pool, Follower>,
     /// Provisions and terminates in the queues.
     waiting: BTreeMap<Pool, (usize, usize)>,
+    /// Until then the log is not read, as reading it costs the server much.
+    rests: Option<Instant>,
 }
 
 impl Keeper<'_> {
@@ -111,6 +124,8 @@ impl Keeper<'_> {
         let mut tick = interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut left, mut asked) = (None, None::<Instant>);
+        // The pools are counted already, and what is read first takes a while where there is much of it.
+        self.show(None);
         loop {
             tick.tick().await;
             if *self.fleet.0.readers.borrow() > 0 {
@@ -119,11 +134,12 @@ impl Keeper<'_> {
                 return;
             }
             let ask = asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
-            let looked = timeout(PATIENCE, self.look(ask)).await.map_err(LookError::from).and_then(|looked| looked);
             if ask {
                 asked = Some(Instant::now());
                 self.fleet.show("beat", &json!({ "now": Timestamp::now().as_millisecond() }));
             }
+            let patience = if self.book.is_none() { PATIENCE_AT_FIRST } else { PATIENCE };
+            let looked = timeout(patience, self.look(ask)).await.map_err(LookError::from).and_then(|looked| looked);
             self.show(looked.err());
         }
     }
@@ -138,13 +154,10 @@ impl Keeper<'_> {
             self.book = Some(self.look_back(now).await?);
         }
         let Some(book) = &mut self.book else { return Ok(()) };
-        let mut events = self.parts.view.events_after(None, book.last);
-        while let Some(seen) = events.next().await {
-            book.take(seen?, now);
-        }
-        let mut dead = self.parts.dead_after(book.last_dead);
-        while let Some(letter) = dead.next().await {
-            book.bury(letter?, now);
+        if self.rests.is_none_or(|until| Instant::now() >= until) {
+            let begun = Instant::now();
+            let in_batches = self.parts.read_on(book, now).await?;
+            self.rests = in_batches.then(|| Instant::now() + 4 * begun.elapsed());
         }
         let own = |pool: &Pool| self.parts.pools.iter().any(|served| served.pool == *pool);
         for pool in &book.seen {
@@ -193,7 +206,7 @@ impl Keeper<'_> {
             if back >= last || back >= BACK_AT_MOST || oldest < Pulse::begins(now) {
                 break events;
             }
-            back *= 4;
+            back *= 8;
         };
         let mut book = Book::new(last, last_dead.saturating_sub(DEAD));
         for worker in self.failing().await? {
@@ -286,7 +299,53 @@ impl Keeper<'_> {
     }
 }
 
+/// An event as the log holds it; `None` for what this version cannot read.
+fn seen(stored: &Stored) -> Option<Seen> {
+    let record = match Subjects::read_owner(&stored.subject)? {
+        (_, Some(_)) => Record::Worker(Box::new(event::decode(&stored.body).ok()?)),
+        (_, None) => Record::Pool(Box::new(event::decode_pool(&stored.body).ok()?)),
+    };
+    let time = match &record {
+        Record::Worker(worker) => worker.updated_at,
+        Record::Pool(record) => record.updated_at,
+        Record::Unreadable(..) => return None,
+    };
+    Some(Seen { sequence: stored.sequence, time, record })
+}
+
 impl FleetParts {
+    /// Takes in what the log and the dead letters have behind the book. Whether it took batches.
+    async fn read_on(&self, book: &mut Book, now: Timestamp) -> Result<bool, LookError> {
+        let Orders { requests, subjects, api_prefix, .. } = &self.orders;
+        let log = subjects.event_stream();
+        let newest = stored::last_sequence(requests, api_prefix, &log).await?;
+        let many = newest > book.last + FEW;
+        if many {
+            let mut events = self.view.events_after(None, book.last);
+            while let Some(seen) = events.next().await {
+                book.take(seen?, now);
+            }
+        } else {
+            let places = stream::iter(book.last + 1..=newest);
+            let mut events = places.map(|place| stored::at(requests, api_prefix, &log, place)).buffered(16).boxed();
+            while let Some(found) = events.next().await {
+                if let Some(seen) = found?.as_ref().and_then(seen) {
+                    book.take(seen, now);
+                }
+            }
+        }
+        book.last = book.last.max(newest);
+        let newest = stored::last_sequence(requests, api_prefix, &subjects.dead_stream()).await?;
+        if newest > book.last_dead {
+            let mut dead = self.dead_after(book.last_dead);
+            while let Some(letter) = dead.next().await {
+                book.bury(letter?, now);
+            }
+            book.last_dead = book.last_dead.max(newest);
+        }
+        Ok(many)
+    }
+
     fn walk(&self, stream: String, filter: String, from: u64) -> BoxStream<'static, Result<Copied, BatchError>> {
         let Orders { connection, api_prefix, .. } = &self.orders;
         let batches = Batches::new(connection.client.clone(), api_prefix, stream, filter, from);

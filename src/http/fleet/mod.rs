@@ -1,7 +1,7 @@
 //! What the fleet page shows: kept while somebody looks at it, and not at all otherwise.
 //!
-//! The log is read by direct gets, some twice a second, from where the look before has ended: nothing is missed, no consumer
-//! is made, and a flood costs no more than its newest events. How many workers are in which state is the census of each pool,
+//! The log is read twice a second from where the look before has ended: nothing is missed, no consumer is made, and where
+//! nothing has happened the server is asked for a number. How many workers are in which state is the census of each pool,
 //! which is counted by the event and never listed.
 
 mod book;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::fleet::Fleet;
-use super::guard::{Guard, shielded};
+use super::guard::{Guard, Refused, shielded};
 use crate::bus::batch::BatchError;
 use crate::bus::view::{Record, Seen, View};
 use crate::domain::{Pool, State as WorkerState, WorkerId, WorkerKey};
@@ -53,35 +53,45 @@ type Shared = State<Arc<Page>>;
 
 pub(super) fn routes(page: Arc<Page>) -> Router {
     Router::new()
-        .route("/", get(|page, headers| file(page, headers, "text/html; charset=utf-8", HTML)))
-        .route("/page.css", get(|page, headers| file(page, headers, "text/css; charset=utf-8", STYLE)))
-        .route("/page.js", get(|page, headers| file(page, headers, "text/javascript; charset=utf-8", SCRIPT)))
+        .route(
+            "/",
+            get(async |State(page): Shared, headers: HeaderMap| {
+                file(&page, &headers, "text/html; charset=utf-8", HTML)
+            }),
+        )
+        .route(
+            "/page.css",
+            get(async |State(page): Shared, headers: HeaderMap| {
+                file(&page, &headers, "text/css; charset=utf-8", STYLE)
+            }),
+        )
+        .route(
+            "/page.js",
+            get(async |State(page): Shared, headers: HeaderMap| {
+                file(&page, &headers, "text/javascript; charset=utf-8", SCRIPT)
+            }),
+        )
         .route("/page/live", get(live))
         .route("/page/workers", get(workers))
         .route("/page/worker", get(worker))
         .with_state(page)
 }
 
-async fn file(State(page): Shared, headers: HeaderMap, kind: &'static str, text: &'static str) -> Response {
-    shielded(match page.guard.admit(&headers) {
-        Ok(()) => ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response(),
-        Err(refused) => *refused,
-    })
+fn file(page: &Page, headers: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
+    let answer = || ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response();
+    shielded(page.guard.admit(headers).map(|()| answer()))
 }
 
 /// Server-sent events: first all that there is, then what changes.
 async fn live(State(page): Shared, headers: HeaderMap) -> Response {
-    if let Err(refused) = page.guard.admit_with_token(&headers) {
-        return shielded(*refused);
-    }
-    let Some(reader) = page.fleet.read() else {
-        return shielded((StatusCode::SERVICE_UNAVAILABLE, "too many read this page already\n").into_response());
-    };
-    let frames = stream::unfold(reader, |mut reader| async move {
-        let frame = reader.next().await?;
-        Some((Ok::<_, Infallible>(frame.as_bytes().to_vec()), reader))
-    });
-    shielded(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(frames)).into_response())
+    let reader = page.guard.admit_with_token(&headers).and_then(|()| page.fleet.read().ok_or_else(crowded));
+    shielded(reader.map(|reader| {
+        let frames = stream::unfold(reader, |mut reader| async move {
+            let frame = reader.next().await?;
+            Some((Ok::<_, Infallible>(frame.as_bytes().to_vec()), reader))
+        });
+        ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(frames)).into_response()
+    }))
 }
 
 /// A page of the workers of a pool, in a state, or of all of them, those that changed longest ago first.
@@ -102,9 +112,9 @@ async fn workers(State(page): Shared, headers: HeaderMap, RawQuery(query): RawQu
         let after = if after.is_empty() { 0 } else { after.parse().map_err(|_| bad(&"after: expected a number"))? };
         let _read = page.reads.try_acquire().map_err(|_| busy())?;
         let body = list(&page.view, pool.as_ref(), wanted, after).await.map_err(|error| away(&error))?;
-        Ok::<_, Box<Response>>(answer(&body))
+        Ok::<_, Refused>(answer(&body))
     };
-    shielded(asked.await.unwrap_or_else(|refused| *refused))
+    shielded(asked.await)
 }
 
 /// Which workers are listed.
@@ -158,9 +168,9 @@ async fn worker(State(page): Shared, headers: HeaderMap, RawQuery(query): RawQue
             Record::Pool(_) | Record::Unreadable(..) => None,
         };
         let events: Vec<_> = history.into_iter().filter_map(shown).collect();
-        Ok::<_, Box<Response>>(answer(&json!({ "events": events })))
+        Ok::<_, Refused>(answer(&json!({ "events": events })))
     };
-    shielded(asked.await.unwrap_or_else(|refused| *refused))
+    shielded(asked.await)
 }
 
 /// A value of a query; `None` too where it is empty.
@@ -175,14 +185,18 @@ fn answer(body: &Value) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-fn bad(error: &dyn std::fmt::Display) -> Box<Response> {
-    Box::new((StatusCode::BAD_REQUEST, format!("{error}\n")).into_response())
+fn bad(error: &dyn std::fmt::Display) -> Refused {
+    (StatusCode::BAD_REQUEST, format!("{error}\n"))
 }
 
-fn busy() -> Box<Response> {
-    Box::new((StatusCode::SERVICE_UNAVAILABLE, "too many read at once: again in a moment\n").into_response())
+fn crowded() -> Refused {
+    (StatusCode::SERVICE_UNAVAILABLE, "too many read this page already\n".to_owned())
 }
 
-fn away(error: &BatchError) -> Box<Response> {
-    Box::new((StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response())
+fn busy() -> Refused {
+    (StatusCode::SERVICE_UNAVAILABLE, "too many read at once: again in a moment\n".to_owned())
+}
+
+fn away(error: &BatchError) -> Refused {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
 }

@@ -5,8 +5,8 @@ const LIVE = ["provisioning", "provisioned", "registered", "registration_failed"
 const FINAL = ["terminated", "failed", "lost"];
 const BAD = ["registration_failed", "failed", "lost"];
 const ROWS = 120;
-/** A replica tells something at least every five seconds. */
-const SILENCE = 20_000;
+/** A replica tells something every five seconds, and may take half a minute for what it reads first. */
+const SILENCE = 40_000;
 const TOKEN = "enlist-token";
 
 const by = (id) => document.getElementById(id);

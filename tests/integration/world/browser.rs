@@ -1,4 +1,4 @@
-//! A real browser without a window: chromium, driven by chromedriver over the WebDriver protocol.
+//! A real browser without a window: chromium, driven by chromedriver over the `WebDriver` protocol.
 //!
 //! The protocol is JSON over HTTP, and a handful of its calls is all that a test needs.
 

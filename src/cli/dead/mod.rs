@@ -226,7 +226,7 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
                 println!("letter     {number}, stored {stored_at}");
                 println!("command    {verb} {pool}, {}", command_id.map_or("without an id", |id| id.as_str()));
                 println!("refused    {reason}: {}", cut(detail, 600));
-                println!("came on    {}, number {sequence}, delivered {deliveries} times", cut(subject, 100));
+                println!("came on    {}, number {sequence}; deliveries: {deliveries}", cut(subject, 100));
                 // Escaped, as all foreign text at a terminal is.
                 println!("body       {}", cut(&body.unwrap_or_default(), 70_000));
             }

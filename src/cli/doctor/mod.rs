@@ -163,8 +163,7 @@ async fn examine(config: &Config, args: &DoctorArgs) -> anyhow::Result<bool> {
     if args.output.output == Format::Table {
         match (failed, warned) {
             (0, 0) => println!("\nall {lines} checks are well"),
-            (0, warned) => println!("\n{lines} checks: none failed, {warned} to look at"),
-            (failed, warned) => println!("\n{lines} checks: {failed} failed, {warned} to look at"),
+            (failed, warned) => println!("\nof {lines} checks {failed} failed, {warned} to look at"),
         }
     }
     Ok(failed == 0)

@@ -1,5 +1,6 @@
 //! What the user may do, subject by subject; nothing is changed by the tries.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,10 @@ const WITHIN: Duration = Duration::from_secs(1);
 pub(super) async fn checks(ward: &Ward<'_>) -> Vec<Check> {
     let Ward { orders, pools, replica, .. } = ward;
     let mut checks = Vec::new();
-    let needs = if *replica { of_a_replica(ward, pools) } else { of_a_client(ward, pools) };
+    let mut needs = if *replica { of_a_replica(ward, pools) } else { of_a_client(ward, pools) };
+    // Of several pools some have needs in common.
+    let mut tried = BTreeSet::new();
+    needs.retain(|need| tried.insert(need.subject.clone()));
     for need in &needs {
         let check = format!("may publish to {}", need.subject);
         checks.push(match refused(&orders.connection, &orders.requests, need, WITHIN).await {

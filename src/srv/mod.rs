@@ -35,6 +35,9 @@ const WAITING: usize = 256;
 /// Reads at once. Each may hold a page of records.
 const READING: usize = 16;
 
+/// With a server that answers it takes some round trips.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(2);
+
 /// A replica's side of the service.
 pub struct Api {
     service: Service,
@@ -137,8 +140,12 @@ impl Api {
     pub async fn end(self) {
         self.close();
         self.desk.abandon.cancel();
-        self.desk.tasks.wait().await;
-        let _ = self.service.stop().await;
+        let farewell = async {
+            self.desk.tasks.wait().await;
+            let _ = self.service.stop().await;
+        };
+        // Without a connection nobody hears it, and the client would wait for one.
+        let _ = tokio::time::timeout(LONGEST_FAREWELL, farewell).await;
     }
 }
 

@@ -25,7 +25,7 @@ const LAYERS: [&str; 13] = [
 ];
 
 /// Outside the order: imported from anywhere. `lib` names the modules, and imports none.
-const ANYWHERE: [&str; 7] = ["config", "telemetry", "text", "crash", "heap", "mutant", "lib"];
+const ANYWHERE: [&str; 7] = ["config", "telemetry", "text", "crash", "mutant", "heap", "lib"];
 
 const MOST_LINES: usize = 400;
 

@@ -10,6 +10,7 @@ use crate::domain::TraceContext;
 pub(super) struct Exporter;
 
 impl Exporter {
+    #[allow(clippy::unused_self, reason = "as with the one that exports")]
     pub(super) fn shutdown(self) {}
 }
 

@@ -9,7 +9,7 @@ use super::output::printed;
 use super::{Cli, Exit};
 
 /// Every file of `schemas/`: its name without `.json`, and its text.
-const SCHEMAS: [(&str, &str); 18] = [
+const SCHEMAS: [(&str, &str); 24] = [
     ("asyncapi", include_str!("../../schemas/asyncapi.yaml")),
     ("command-provision", include_str!("../../schemas/command-provision.json")),
     ("command-terminate", include_str!("../../schemas/command-terminate.json")),
@@ -28,6 +28,12 @@ const SCHEMAS: [(&str, &str); 18] = [
     ("service-list-request", include_str!("../../schemas/service-list-request.json")),
     ("service-list-reply", include_str!("../../schemas/service-list-reply.json")),
     ("service-drain-reply", include_str!("../../schemas/service-drain-reply.json")),
+    ("provider-create-request", include_str!("../../schemas/provider-create-request.json")),
+    ("provider-create-reply", include_str!("../../schemas/provider-create-reply.json")),
+    ("provider-delete-request", include_str!("../../schemas/provider-delete-request.json")),
+    ("provider-delete-reply", include_str!("../../schemas/provider-delete-reply.json")),
+    ("provider-list-request", include_str!("../../schemas/provider-list-request.json")),
+    ("provider-list-reply", include_str!("../../schemas/provider-list-reply.json")),
 ];
 
 /// Arguments of `schema`.

@@ -14,7 +14,7 @@ pub(super) async fn connect(config: &Config, name: &str) -> anyhow::Result<Order
     let connection = connection::connect(&config.nats, name).await?;
     let requests = Requests::start(connection.client.clone()).await?;
     let subjects = Subjects::new(&config.prefix);
-    Ok(Orders::new(connection, requests, subjects, config.nats.domain.as_deref(), config.nats.shown_url()))
+    Ok(Orders::new(connection, requests, subjects, config.nats.domain.as_deref(), config.nats.shown_url()).by_view())
 }
 
 /// The fleet, for reading.

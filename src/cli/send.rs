@@ -78,6 +78,13 @@ pub(super) async fn send(orders: &Orders, order: &Order, wait: bool) -> anyhow::
     let mut page = Page::new();
     page.say(taken(order, &stored));
     let Some(mut news) = news else { return Ok(true) };
+    // It may have ended before, and then nothing is told of it any more.
+    if stored.duplicate
+        && let Ok(Some(told)) = orders.ended(order).await
+    {
+        page.told(&told);
+        return Ok(is_good(order.verb, &told));
+    }
     let silent = Cell::new(true);
     let heard = |told: &Told| {
         if told.concerns(order) {

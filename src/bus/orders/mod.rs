@@ -121,6 +121,8 @@ pub struct Orders {
     pub api_prefix: String,
     /// Where the connection leads, without credentials.
     pub url: String,
+    /// Whether the view is asked and not the log.
+    by_view: bool,
 }
 
 impl Orders {
@@ -133,7 +135,14 @@ impl Orders {
         domain: Option<&str>,
         url: String,
     ) -> Self {
-        Self { connection, requests, subjects, api_prefix: streams::api_prefix(domain), url }
+        let api_prefix = streams::api_prefix(domain);
+        Self { connection, requests, subjects, api_prefix, url, by_view: false }
+    }
+
+    /// The same for one who need not be permitted to read the log: what has become of an order is looked up in the view.
+    #[must_use]
+    pub fn by_view(self) -> Self {
+        Self { by_view: true, ..self }
     }
 
     /// Everything that the fleet tells from now on.
@@ -201,7 +210,7 @@ impl Orders {
                 told = news.next() => told?,
                 () = &mut look => {
                     // Not yet, or neither can be asked just now.
-                    let Some(told) = self.ended_or_seen(order).await else {
+                    let Some(told) = self.looked_up(order).await else {
                         pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
                         look.set(sleep(pause));
                         continue;
@@ -227,12 +236,9 @@ impl Orders {
         Ok(self.ended(order).await?.map_or(Before::Another, Before::Ended))
     }
 
-    /// How an order has ended, by the log, or where that cannot be asked by the view.
-    async fn ended_or_seen(&self, order: &Order) -> Option<Told> {
-        match self.ended(order).await {
-            Ok(told) => told,
-            Err(_) => self.seen(order).await,
-        }
+    /// How an order has ended, as far as is known where one looks beside the feed.
+    async fn looked_up(&self, order: &Order) -> Option<Told> {
+        if self.by_view { self.seen(order).await } else { self.ended(order).await.ok().flatten() }
     }
 
     /// How an order has ended, by the log and the dead letters.

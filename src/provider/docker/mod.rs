@@ -61,7 +61,7 @@ impl DockerProvider {
         Ok(Seen::read(&self.fleet, found)?.map_or(Holder::Foreign(id), |seen| Holder::Ours(Box::new(seen))))
     }
 
-    async fn start(&self, id: &str) -> Result<Instance, ProviderError> {
+    async fn start(&self, id: &str) -> Result<Option<Instance>, ProviderError> {
         start::start(&self.engine, &self.fleet, id).await
     }
 
@@ -108,6 +108,8 @@ impl WorkerProvider for DockerProvider {
 
     async fn create_worker(&self, request: &LaunchRequest) -> Result<Instance, ProviderError> {
         let deadline = Instant::now() + SETTLING;
+        // A container that was seen and could not be started.
+        let mut met = None;
         loop {
             // Looked at before anything is made: the image of an instance that runs may be gone from the engine, and
             // asking for it again would fail a command that has its worker.
@@ -117,7 +119,14 @@ impl WorkerProvider for DockerProvider {
                 Holder::Ours(seen) => match seen.phase {
                     Phase::Live => return Ok(seen.instance),
                     // Its maker died between create and start, or is about to start it.
-                    Phase::Unstarted => return self.start(&seen.instance.instance_id).await,
+                    Phase::Unstarted => {
+                        let id = seen.instance.instance_id;
+                        if let Some(instance) = self.start(&id).await? {
+                            return Ok(instance);
+                        }
+                        // The engine lists a container a moment before it can be started, or after it was removed.
+                        met = Some(id);
+                    }
                     Phase::Ended => match self.engine.remove(&seen.instance.instance_id, false).await {
                         Ok(()) => {}
                         Err(fault) if fault.is_not_found() || fault.is_conflict() => {}
@@ -126,8 +135,11 @@ impl WorkerProvider for DockerProvider {
                     Phase::Leaving => {}
                 },
                 Holder::Nobody => {
+                    if let Some(id) = met {
+                        return Err(start::vanished(&id));
+                    }
                     if let Some(id) = self.make(request).await? {
-                        return self.start(&id).await;
+                        return self.start(&id).await?.ok_or_else(|| start::vanished(&id));
                     }
                     // The name is taken and nobody is seen to hold it: the engine reserves it before the container
                     // shows, and lets go of it after the container is gone.

@@ -21,12 +21,11 @@ const NOT_EXECUTED: [i64; 2] = [126, 127];
 
 /// Starts a container by its exact id, sees the program run, and reads the container back.
 ///
-/// Also called for one that another call has made: starting twice is one start. A container that vanishes on the way is
-/// not made again here, because a terminate that came in between must win.
-pub(super) async fn start(engine: &Engine, fleet: &Prefix, id: &str) -> Result<Instance, ProviderError> {
+/// Also called for one that another call has made: starting twice is one start. `None` where there is none to be started.
+pub(super) async fn start(engine: &Engine, fleet: &Prefix, id: &str) -> Result<Option<Instance>, ProviderError> {
     match engine.start(id).await {
         Ok(()) => {}
-        Err(fault) if fault.is_not_found() || fault.is_conflict() => return Err(vanished(id)),
+        Err(fault) if fault.is_not_found() || fault.is_conflict() => return Ok(None),
         Err(Fault::Failed(error)) => return Err(error),
         Err(Fault::Refused { status, words }) => {
             // Without force, so that a container which another call started meanwhile stays, and is read back below.
@@ -47,7 +46,7 @@ pub(super) async fn start(engine: &Engine, fleet: &Prefix, id: &str) -> Result<I
     let seen = found.map(|found| Seen::read(fleet, found)).transpose()?.flatten();
     // One that has run and ended by now was made as asked: that its worker is gone is for the sweep to see.
     let seen = seen.filter(|seen| matches!(seen.phase, Phase::Live | Phase::Ended));
-    seen.map(|seen| seen.instance).ok_or_else(|| vanished(id))
+    seen.map(|seen| Some(seen.instance)).ok_or_else(|| vanished(id))
 }
 
 /// Removes a container that does not run; whether it is gone.
@@ -103,6 +102,7 @@ fn not_executed(code: i64, words: &str) -> ProviderError {
     ProviderError::new(ErrorClass::InvalidSpec, message)
 }
 
-fn vanished(id: &str) -> ProviderError {
+/// A container that goes on the way is not made again: a terminate that came in between must win.
+pub(super) fn vanished(id: &str) -> ProviderError {
     ProviderError::new(ErrorClass::Internal, format!("docker container {id} was removed while it was being started"))
 }

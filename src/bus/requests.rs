@@ -111,7 +111,7 @@ impl Requests {
         let token = lock(table).insert(sender).ok_or(RequestError::Disconnected)?;
         // From here on the slot is freed however this ends: a reply, an error, a time-out, or the future dropped half-way.
         let _guard = Slotted { table, token };
-        let reply_to = Subject::from(format!("{prefix}{:x}", token.0));
+        let reply_to = Subject::from(token.after(prefix));
         let answered = async {
             let _turn = match &self.turns {
                 Some(turns) => turns.next().await,
@@ -183,6 +183,18 @@ struct Token(u64);
 impl Token {
     fn new(generation: u32, index: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    /// Behind a prefix, as [`Self::read`] reads it; without a formatter, as every request has one.
+    fn after(self, prefix: &str) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut name = String::with_capacity(prefix.len() + 16);
+        name.push_str(prefix);
+        let digits = (u64::BITS - self.0.leading_zeros()).div_ceil(4).max(1);
+        for digit in (0..digits).rev() {
+            name.push(char::from(DIGITS[(self.0 >> (4 * digit) & 0xf) as usize]));
+        }
+        name
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -284,6 +296,15 @@ mod tests {
         assert_eq!(table.waiting(), 1, "only the guard frees a slot, so that it is never freed twice");
         table.free(second);
         assert_eq!(table.waiting(), 0);
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_is_written() {
+        for number in [0, 1, 0xf, 0x10, 0xabc, 1 << 32, u64::MAX] {
+            let token = Token(number);
+            assert_eq!(token.after("_INBOX.x."), format!("_INBOX.x.{number:x}"));
+            assert_eq!(Token::read(&token.after("")), Some(token));
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Subjects {
     /// Where an event is written; only enlist may.
     #[must_use]
     pub fn log(&self, key: &WorkerKey, state: State) -> String {
-        format!("{}.log.{}.{}.{}", self.prefix, key.pool, key.worker_id, state.as_str())
+        joined([self.prefix.as_str(), "log", key.pool.as_str(), key.worker_id.as_str(), state.as_str()])
     }
 
     /// Where a pool's own event is written.
@@ -110,7 +110,7 @@ impl Subjects {
     /// Every event of a worker: the one filter of compare-and-set.
     #[must_use]
     pub fn events_of(&self, key: &WorkerKey) -> String {
-        format!("{}.events.{}.{}.*", self.prefix, key.pool, key.worker_id)
+        joined([self.prefix.as_str(), "events", key.pool.as_str(), key.worker_id.as_str(), "*"])
     }
 
     /// Every event of a pool's own, beside its workers'.
@@ -181,6 +181,18 @@ impl Subjects {
     pub fn service(&self) -> String {
         format!("{}.srv", self.prefix)
     }
+}
+
+/// Tokens with dots between: for names of every write, without a formatter.
+fn joined<const N: usize>(tokens: [&str; N]) -> String {
+    let mut name = String::with_capacity(tokens.iter().map(|token| token.len() + 1).sum());
+    for (number, token) in tokens.into_iter().enumerate() {
+        if number > 0 {
+            name.push('.');
+        }
+        name.push_str(token);
+    }
+    name
 }
 
 #[cfg(test)]

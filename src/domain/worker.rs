@@ -225,9 +225,11 @@ pub struct Worker {
     pub attempts: u32,
     /// When it was claimed.
     #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
+    #[serde(serialize_with = "crate::text::moment")]
     pub created_at: Timestamp,
     /// When this event was written.
     #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
+    #[serde(serialize_with = "crate::text::moment")]
     pub updated_at: Timestamp,
 }
 

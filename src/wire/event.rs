@@ -48,6 +48,7 @@ pub(super) struct Outgoing<'a, T> {
     subject: fmt::Arguments<'a>,
     /// When the event was written.
     #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
+    #[serde(serialize_with = "crate::text::moment")]
     time: Timestamp,
     /// The form of `data`.
     #[cfg_attr(test, schemars(extend("const" = "application/json")))]

@@ -42,6 +42,7 @@ pub struct RegisterRequest {
     pub attempt: u32,
     /// After this moment nobody waits for the answer.
     #[cfg_attr(test, schemars(with = "String", extend("format" = "date-time")))]
+    #[serde(serialize_with = "crate::text::moment")]
     pub expires_at: Timestamp,
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishError;
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use enlist::bus::streams;
@@ -22,6 +23,9 @@ use crate::replica::settings;
 
 /// Publishes on their way at once.
 const IN_FLIGHT: usize = 1000;
+
+/// Subject, headers, body.
+type Message = (String, HeaderMap, Bytes);
 
 /// A broker with a fleet's streams.
 pub(crate) struct Fleet {
@@ -50,7 +54,7 @@ impl Fleet {
     pub(crate) async fn commands(&self, number: usize) {
         let subject = self.subjects.command(&self.pool, Verb::Provision);
         let body = |n: usize| format!("{{\"command_id\":\"c-{n:08}\"}}").into();
-        self.publish((0..number).map(|n| (subject.clone(), HeaderMap::new(), body(n)))).await;
+        self.publish((0..number).map(|n| vec![(subject.clone(), HeaderMap::new(), body(n))])).await;
     }
 
     /// So many workers that live and are registered, with all three events of each.
@@ -61,12 +65,12 @@ impl Fleet {
     /// The same, where the first so many are there.
     pub(crate) async fn live_from(&self, first: usize, number: usize) {
         let now = Timestamp::now();
-        self.publish((first..number).flat_map(|n| {
+        self.publish((first..number).map(|n| {
             let claimed = self.claimed(&format!("c-{n:08}"), now);
             let step = Step::Created { instance_id: format!("n-{n:032x}"), endpoint: None, capabilities: None };
             let created = step.apply(Some(&claimed), now).expect("created");
             let registered = Step::Registered { attempts: 1 }.apply(Some(&created), now).expect("registered");
-            [claimed, created, registered].map(|worker| self.event(&worker))
+            [claimed, created, registered].iter().map(|worker| self.event(worker)).collect()
         }))
         .await;
     }
@@ -76,10 +80,10 @@ impl Fleet {
         let now = Timestamp::now();
         let fault =
             WorkerFault { class: ErrorClass::InvalidSpec, message: "no such image".to_owned(), retryable: false };
-        self.publish((0..number).flat_map(|n| {
+        self.publish((0..number).map(|n| {
             let claimed = self.claimed(&format!("e-{n:08}"), now);
             let failed = Step::Fail(fault.clone()).apply(Some(&claimed), now).expect("failed");
-            [claimed, failed].map(|worker| self.event(&worker))
+            [claimed, failed].iter().map(|worker| self.event(worker)).collect()
         }))
         .await;
     }
@@ -99,7 +103,7 @@ impl Fleet {
         Step::Claim(Box::new(claim)).apply(None, now).expect("claimed")
     }
 
-    fn event(&self, worker: &Worker) -> (String, HeaderMap, Bytes) {
+    fn event(&self, worker: &Worker) -> Message {
         let mut headers = HeaderMap::new();
         headers.insert("Content-Type", event::CONTENT_TYPE);
         headers.insert(WRITER, "0123456789.0/1");
@@ -107,15 +111,19 @@ impl Fleet {
         (self.subjects.log(&key, worker.state), headers, event::encode(&self.prefix, worker, None).into())
     }
 
-    async fn publish(&self, messages: impl Iterator<Item = (String, HeaderMap, Bytes)>) {
+    /// Many at once, and those that belong together one after the other.
+    async fn publish(&self, together: impl Iterator<Item = Vec<Message>>) {
         let began = Instant::now();
-        let sent = stream::iter(messages)
-            .map(|(subject, headers, body)| async move {
-                self.context.publish_with_headers(subject, headers, body).await?.await
+        let sent = stream::iter(together)
+            .map(|messages| async move {
+                let number = messages.len() as u64;
+                for (subject, headers, body) in messages {
+                    self.context.publish_with_headers(subject, headers, body).await?.await?;
+                }
+                Ok::<_, PublishError>(number)
             })
-            // In the order in which they are made: a worker's events must not overtake each other.
-            .buffered(IN_FLIGHT)
-            .try_fold(0_u64, |sum, _| async move { Ok(sum + 1) })
+            .buffer_unordered(IN_FLIGHT)
+            .try_fold(0, |sum, number| async move { Ok(sum + number) })
             .await
             .expect("stored");
         println!("  {sent} messages stored in {:.0} s", began.elapsed().as_secs_f64());

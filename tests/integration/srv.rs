@@ -7,7 +7,9 @@ use enlist::domain::Worker;
 use enlist::wire::command::SpecOverrides;
 use enlist::wire::event;
 use enlist::wire::service::{DrainReply, WorkersReply};
-use futures_util::{FutureExt as _, StreamExt as _};
+#[cfg(feature = "crash-points")]
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

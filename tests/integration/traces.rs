@@ -7,7 +7,9 @@ use enlist::journal::{Journal, Writer};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::world::{Command, Event, LOAD, ON_DEMAND, Tool, World, claim, nameless, provision, size, terminate};
+#[cfg(feature = "crash-points")]
+use crate::world::nameless;
+use crate::world::{Command, Event, LOAD, ON_DEMAND, Tool, World, claim, provision, size, terminate};
 
 const FIRST: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const SECOND: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";

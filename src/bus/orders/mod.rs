@@ -296,18 +296,29 @@ impl Orders {
         Ok(last.and_then(|last| event::decode(&last.body).ok()))
     }
 
-    /// How an order has ended as far as the view shows, of which a publisher may be permitted to read its own pool's part,
-    /// and of the log nothing.
+    /// How an order has ended as far as the view and the dead letters show, of which a publisher may be permitted to read
+    /// its own pool's part, and of the log nothing.
     async fn seen(&self, order: &Order) -> Option<Told> {
-        let Self { requests, subjects, api_prefix, .. } = self;
+        let Self { subjects, .. } = self;
         for key in order.candidates() {
-            let subject = format!("{api_prefix}.DIRECT.GET.{}.{}", subjects.view_stream(), subjects.view_of(&key));
-            let reply = requests.send(subject, None, Bytes::new(), ASKED).await.ok()?;
+            let Some(reply) = self.newest(&subjects.view_stream(), &subjects.view_of(&key)).await else { break };
             match event::decode(&reply.payload) {
                 Ok(worker) if order.ended_as(&worker) => return Some(Told::Event(Box::new(worker))),
                 Ok(_) | Err(_) => {}
             }
         }
-        None
+        // A command that was refused before is not refused twice: no letter comes of it any more.
+        let subject = subjects.dead(&order.pool, order.verb, Some(&order.command_id));
+        let Message { payload, headers, .. } = self.newest(&subjects.dead_stream(), &subject).await?;
+        let headers = headers.unwrap_or_default();
+        let told = read_dead(&subject, |name| headers.get(name).map(HeaderValue::as_str), payload);
+        told.filter(|told| told.ends(order))
+    }
+
+    /// The newest message on a subject, asked for in the one form that permissions can tell subjects apart by. Where there
+    /// is none, the answer has neither body nor headers of ours.
+    async fn newest(&self, stream: &str, subject: &str) -> Option<Message> {
+        let asked = format!("{}.DIRECT.GET.{stream}.{subject}", self.api_prefix);
+        self.requests.send(asked, None, Bytes::new(), ASKED).await.ok()
     }
 }

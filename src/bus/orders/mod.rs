@@ -237,7 +237,7 @@ impl Orders {
     }
 
     /// How an order has ended, as far as is known where one looks beside the feed.
-    async fn looked_up(&self, order: &Order) -> Option<Told> {
+    pub async fn looked_up(&self, order: &Order) -> Option<Told> {
         if self.by_view { self.seen(order).await } else { self.ended(order).await.ok().flatten() }
     }
 

@@ -2,7 +2,7 @@
 
 mod order;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{HeaderValue, Message, SubscribeError};
 use bytes::Bytes;
@@ -182,7 +182,8 @@ impl Orders {
     /// Sends an order; returns when the broker has stored it.
     pub async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
         let subject = self.subjects.command(&order.pool, order.verb);
-        let put = commands::put(&self.requests, subject, order.command_id.as_str(), order.body.clone()).await;
+        let begun = Instant::now();
+        let put = commands::put(&self.requests, subject.clone(), order.command_id.as_str(), order.body.clone()).await;
         match put {
             Ok(stored) => Ok(stored),
             Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {
@@ -191,12 +192,19 @@ impl Orders {
                 url: self.url.clone(),
             }),
             // A server that says no says it to the connection, and the command itself is never answered.
-            Err(PutError::Request(error)) => match self.connection.complaint() {
+            Err(PutError::Request(error)) => match self.refused_since(begun, &subject) {
                 Some(complaint) => Err(NotTaken::NotPermitted(cut(&complaint, 300))),
                 None => Err(error.into()),
             },
             Err(PutError::Refused(error)) => Err(error.into()),
         }
+    }
+
+    /// What the server has said against a request on this subject, or, whenever that was, against our hearing any answer.
+    fn refused_since(&self, begun: Instant, subject: &str) -> Option<String> {
+        let now = self.connection.complaint_since(begun).filter(|complaint| complaint.contains(subject));
+        let unheard = || self.connection.complaint().filter(|complaint| complaint.contains(self.requests.inbox()));
+        now.or_else(unheard)
     }
 
     /// Waits for what becomes of an order that was sent after `news` was subscribed to, handing on all that it

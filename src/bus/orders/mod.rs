@@ -241,7 +241,16 @@ impl Orders {
             return Ok(if order.is(&waiting.body) { Before::Waits } else { Before::Another });
         }
         // Acked, and so its outcome is stored.
-        Ok(self.ended(order).await?.map_or(Before::Another, Before::Ended))
+        if let Some(told) = self.ended(order).await? {
+            return Ok(Before::Ended(told));
+        }
+        // Its worker's name, or its host, may be another command's since.
+        for key in order.candidates() {
+            if let Some(worker) = self.first_end(order, &key).await? {
+                return Ok(Before::Ended(Told::Event(Box::new(worker))));
+            }
+        }
+        Ok(Before::Another)
     }
 
     /// How an order has ended, as far as is known where one looks beside the feed.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::watch;
@@ -35,15 +35,22 @@ pub struct Connection {
     pub client: Client,
     /// Its state, as it changes.
     pub link: watch::Receiver<Link>,
-    /// The last error that the server has told, say a missing permission.
-    last_error: Arc<Mutex<Option<String>>>,
+    /// The last error that the server has told, say a missing permission, and when it did.
+    last_error: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Connection {
     /// The server's last complaint, for an error message about a request that was not answered.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, text)| text.clone())
+    }
+
+    /// The same, where it was made after `begun`: an old one says nothing about a request of now.
+    #[must_use]
+    pub fn complaint_since(&self, begun: Instant) -> Option<String> {
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
     }
 }
 
@@ -103,7 +110,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
                 Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => None,
             };
             if let Event::ServerError(error) = &event {
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.to_string()));
             }
             match &event {
                 Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {

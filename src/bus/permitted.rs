@@ -1,6 +1,6 @@
 //! What a replica may do on its server, tried before it takes a command.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
@@ -46,9 +46,10 @@ pub fn needed<'p>(subjects: &Subjects, api_prefix: &str, pools: impl IntoIterato
 /// What the server says where it does not allow one of them.
 pub async fn refused(connection: &Connection, requests: &Requests, need: &Need, within: Duration) -> Option<String> {
     let Need { subject, body } = need;
+    let begun = Instant::now();
     match requests.send(subject.clone(), Some(headers(body)), body.clone(), within).await {
         Ok(_) | Err(RequestError::NoResponders) => None,
-        Err(_) => connection.complaint().filter(|complaint| complaint.contains(subject)),
+        Err(_) => connection.complaint_since(begun).filter(|complaint| complaint.contains(subject)),
     }
 }
 
@@ -70,11 +71,12 @@ pub async fn permitted(
     api_prefix: &str,
     pools: impl IntoIterator<Item = &Pool>,
 ) -> Result<(), StreamsError> {
+    let begun = Instant::now();
     let tried = needed(subjects, api_prefix, pools).into_iter().map(|Need { subject, body }| async move {
         match requests.send(subject.clone(), Some(headers(&body)), body, WITHIN).await {
             // Refused by the stream, or no consumer of that name: it has got there.
             Ok(_) | Err(RequestError::NoResponders) => Ok(()),
-            Err(error) => match connection.complaint() {
+            Err(error) => match connection.complaint_since(begun) {
                 Some(text) => {
                     let (action, complaint) = (format!("publish to {subject}"), format!("; the server said: {text}"));
                     Err(StreamsError::Server { action, cause: error.to_string(), complaint })

@@ -89,6 +89,12 @@ impl Requests {
         &self.shared.client
     }
 
+    /// What the subjects of its replies begin with.
+    #[must_use]
+    pub fn inbox(&self) -> &str {
+        &self.shared.prefix
+    }
+
     /// Requests that wait for their reply.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -97,7 +97,14 @@ pub(super) async fn send_all(
                 if heard.elapsed() < LOOK_EVERY {
                     continue;
                 }
-                look(orders, &mut tally, &bar).await;
+                tokio::select! {
+                    () = look(orders, &mut tally, &bar) => {}
+                    // A broker that is away answers no look for a while.
+                    () = &mut stop, if !interrupted => {
+                        interrupted = true;
+                        continue;
+                    }
+                }
                 if silent && begun.elapsed() > SILENCE && !tally.pending.is_empty() {
                     silent = false;
                     bar.suspend(|| eprintln!("enlist: no replica has begun yet (enlist run); still waiting"));
@@ -123,9 +130,10 @@ async fn next(news: &mut Option<News>) -> Option<Told> {
 /// Outcomes that were there before their commands bring no news.
 async fn look(orders: &Orders, tally: &mut Tally, bar: &ProgressBar) {
     let some: Vec<Order> = tally.pending.values().take(LOOKS).cloned().collect();
-    let mut found = futures_util::stream::iter(&some).map(|order| orders.ended(order)).buffer_unordered(SIDE_BY_SIDE);
+    let mut found =
+        futures_util::stream::iter(&some).map(|order| orders.looked_up(order)).buffer_unordered(SIDE_BY_SIDE);
     while let Some(found) = found.next().await {
-        if let Ok(Some(told)) = found {
+        if let Some(told) = found {
             tally.told(&told, bar);
         }
     }

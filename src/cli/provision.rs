@@ -62,14 +62,20 @@ async fn provision(config: &Config, args: &ProvisionArgs) -> anyhow::Result<bool
         setting.apply(&mut command);
     }
     let command = understood(ProvisionCommand::decode(&command.encode()))?;
+    // Where the settings tell of a static pool, its outcome is looked for among its hosts.
+    let hosts = config.pools.get(pool).and_then(|settings| settings.provider.hosts());
+    let ordered = |command: &ProvisionCommand| {
+        let order = Order::provision(pool.clone(), command);
+        if hosts.is_some() { order.in_pool_of(hosts.clone()) } else { order }
+    };
     let Some(count) = *count else {
         let orders = orders::connect(config, "enlist provision").await?;
-        return send(&orders, &Order::provision(pool.clone(), &command), *wait).await;
+        return send(&orders, &ordered(&command), *wait).await;
     };
     // The longest names first: what cannot be sent whole is not begun.
     let base = command.command_id.clone();
     one_of(&command, &base, count)?;
-    let commands = (1..=count).filter_map(|n| Some(Order::provision(pool.clone(), &one_of(&command, &base, n).ok()?)));
+    let commands = (1..=count).filter_map(|n| Some(ordered(&one_of(&command, &base, n).ok()?)));
     let orders = orders::connect(config, "enlist provision").await?;
     send_all(&orders, Many { pool, verb: "provision", base: &base, total: count as usize, wait: *wait }, commands).await
 }

@@ -11,6 +11,7 @@ use super::many::{Many, send_all};
 use super::orders::{self, Order, Orders, no_fleet, view};
 use super::send::{SendArgs, id_below, new_base, new_id, send, understood};
 use super::{Exit, Misused, ended};
+use crate::bus::view::Filter;
 use crate::config::{Config, time};
 use crate::domain::{CommandId, Pool, State, WorkerId};
 use crate::wire::command::TerminateCommand;
@@ -104,14 +105,17 @@ async fn terminate(config: &Config, args: &TerminateArgs) -> anyhow::Result<bool
 
 /// The live workers that are meant, as the view has them; those on their way out are left to it.
 async fn meant(orders: &Orders, pool: &Pool, which: &WhichArgs) -> anyhow::Result<Vec<WorkerId>> {
-    let mut workers = view(orders).workers(which.filter(Some(pool)));
+    let filter = which.filter(Some(pool));
+    // All of the pool: one that is wanted no more has to be heard of, too.
+    let mut workers = view(orders).workers(Filter { pool: Some(pool.clone()), ..Filter::default() });
     let mut meant = std::collections::BTreeSet::new();
     while let Some((worker, _)) = workers.try_next().await.map_err(|error| no_fleet(orders, &error))? {
         // One that changed meanwhile comes again, and the later record holds.
-        if worker.state.is_final() || worker.state == State::Terminating {
-            meant.remove(&worker.worker_id);
-        } else {
+        let live = !worker.state.is_final() && worker.state != State::Terminating;
+        if live && filter.takes(&worker) {
             meant.insert(worker.worker_id);
+        } else {
+            meant.remove(&worker.worker_id);
         }
     }
     Ok(meant.into_iter().collect())

@@ -305,6 +305,15 @@ impl ProviderConfig {
         }
     }
 
+    /// The hosts of a static pool, which are its workers.
+    #[must_use]
+    pub fn hosts(&self) -> Option<Vec<WorkerId>> {
+        match self {
+            Self::Static { hosts } => Some(hosts.iter().map(|host| host.id.clone()).collect()),
+            Self::Process | Self::Docker | Self::Null(_) | Self::Nats(_) => None,
+        }
+    }
+
     /// Whether its workers are made or found.
     #[must_use]
     pub fn worker_type(&self) -> WorkerType {

@@ -25,7 +25,7 @@ pub use refusal::{Reason, Refusal};
 pub use retry::{MAX_IDLE_TRIES, nak_delay, wait_delay};
 pub use slot::{Slot, asked_by_size, command_for_host, command_to_end, ended_by_size};
 pub use spec::{Capabilities, Labels, SpecHash, WorkerSpec};
-pub use steering::steers;
+pub use steering::{steering, steers};
 pub use trace::TraceContext;
 pub use verb::Verb;
 pub use worker::{

@@ -119,6 +119,16 @@ pub fn steers(name: &str) -> bool {
         || NAMES.contains(&name)
 }
 
+/// Why these variables are not a command's to set.
+#[must_use]
+pub fn steering(names: &[&str]) -> String {
+    format!(
+        "spec.env: found {}, which steer a loader, a shell, a runtime, a proxy or enlist: only the pool's settings may set \
+         them",
+        names.join(", ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use super::{Handled, Handler, Message, settled, undecodable, withdrawn};
 use crate::config::{Override, PoolConfig};
-use crate::domain::{Reason, Refusal, Verb, WorkerKey, WorkerSpec, asked_by_size, steers};
+use crate::domain::{Reason, Refusal, Verb, WorkerKey, WorkerSpec, asked_by_size, steering, steers};
 use crate::journal::Journal;
 use crate::provider::WorkerProvider;
 use crate::registration::{RegistrationConfig, WorkerRegistrationPort};
@@ -86,13 +86,9 @@ fn merged(config: &PoolConfig, overrides: SpecOverrides) -> Result<WorkerSpec, R
     permit(cpus.is_some(), Override::Cpus, "cpus")?;
     permit(memory_mb.is_some(), Override::MemoryMb, "memory_mb")?;
     permit(gpus.is_some(), Override::Gpus, "gpus")?;
-    let steering: Vec<&str> = env.iter().flatten().map(|(name, _)| name.as_str()).filter(|name| steers(name)).collect();
-    if !steering.is_empty() {
-        let detail = format!(
-            "spec.env: found {}, which steer a loader, a shell, a runtime or enlist: only the pool's settings may set them",
-            steering.join(", ")
-        );
-        return Err(Refusal::new(Reason::NotAllowed, detail));
+    let found: Vec<&str> = env.iter().flatten().map(|(name, _)| name.as_str()).filter(|name| steers(name)).collect();
+    if !found.is_empty() {
+        return Err(Refusal::new(Reason::NotAllowed, steering(&found)));
     }
     spec.image = image.or(spec.image);
     spec.command = command.unwrap_or(spec.command);

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::answer::{Answer, Failure, Reply};
 use crate::bus::orders::{Before, Order, Orders, Told};
 use crate::bus::streams::ACK_WAIT;
-use crate::config::{Config, PoolConfig, ProviderConfig};
+use crate::config::{Config, PoolConfig};
 use crate::domain::{Pool, Reason, Refusal, Verb, WorkerId};
 use crate::wire::command::{ProvisionCommand, TerminateCommand};
 use crate::wire::event;
@@ -34,16 +34,10 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn new(orders: Orders, config: &Config, pool: &Pool, settings: &PoolConfig) -> Self {
-        let hosts = match &settings.provider {
-            ProviderConfig::Static { hosts } => Some(hosts.iter().map(|host| host.id.clone()).collect()),
-            ProviderConfig::Process | ProviderConfig::Docker | ProviderConfig::Null(_) | ProviderConfig::Nats(_) => {
-                None
-            }
-        };
         Self {
             orders,
             pool: pool.clone(),
-            hosts,
+            hosts: settings.provider.hosts(),
             launch_timeout: settings.launch_timeout,
             registration_timeout: settings.registration.timeout,
             unregister_timeout: config.scheduler.unregister_timeout,

@@ -187,6 +187,16 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     guarded.done(publisher, &["terminate", "load", "w-1", "--wait"]).await;
     // Over before it is asked for: the record is looked up.
     guarded.done(publisher, &["terminate", "load", "w-1", "--wait"]).await;
+    // Refused before it is asked for, and so long ago that the broker takes it for a new one: the letter is looked up.
+    let sender = guarded.client(publisher).await;
+    let mut letters = sender.client.subscribe("enlist.dead.load.*.*").await.unwrap();
+    let body = r#"{"command_id":"r-1","spec":{"image":"x"}}"#;
+    sender.client.publish("enlist.cmd.load.provision", body.into()).await.unwrap();
+    timeout(PATIENCE, letters.next()).await.expect("a dead letter").unwrap();
+    let again = ["provision", "load", "--command-id", "r-1", "--set", "image=x", "--wait"];
+    let (code, said) =
+        timeout(PATIENCE, says(&guarded.settings(), guarded.env(publisher), &again)).await.expect("an end");
+    assert!(code == Some(1) && said.contains("not_allowed") && !said.contains("ermission"), "{said}");
     guarded.done(publisher, &["pool", "load", "1"]).await;
     // Whether a size was overtaken only the log tells, which a publisher does not read.
     guarded.done("operator", &["pool", "load", "2", "--wait"]).await;
@@ -274,6 +284,7 @@ async fn what_is_not_a_role_s_work_is_refused() {
     let mut publisher = guarded.client("publisher-load").await;
     publisher.may_not_subscribe("enlist.events.other.*.*").await;
     publisher.may_not_publish("$JS.API.DIRECT.GET.KV_enlist_workers.$KV.enlist_workers.other.w-1").await;
+    publisher.may_not_publish("$JS.API.DIRECT.GET.ENLIST_DEAD.enlist.dead.other.provision.c-1").await;
     let mut scheduler = guarded.client("scheduler").await;
     scheduler.may_not_subscribe("enlist.events.>").await;
     // The replica itself is one of its fleet, and not the server's master.

@@ -170,6 +170,21 @@ async fn a_host_that_was_chosen_is_found_again() {
     assert_eq!(world.order("edge", &nameless("c-1")).await, first);
 }
 
+#[tokio::test]
+async fn an_outcome_is_found_though_its_host_is_another_command_s_since() {
+    let world = World::new("[pools.edge]\nprovider = \"static\"\nhosts = [{ id = \"a\" }]\n").await;
+    let _replica = world.replica().await;
+    let first = world.order("edge", &nameless("c-1")).await;
+    world.order("edge", &terminate("t-1", "a")).await;
+    let second = world.order("edge", &nameless("c-2")).await;
+    assert_eq!((first.worker_id.as_str(), second.worker_id.as_str()), ("a", "a"));
+    world.settled().await;
+    assert_eq!(world.order("edge", &nameless("c-1")).await, first);
+    // The same from the command line, which knows the hosts by the settings and asks the view.
+    let said = world.run(&["provision", "edge", "--command-id", "c-2", "--wait"]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
 #[cfg(feature = "crash-points")]
 #[tokio::test]
 async fn a_replica_that_dies_while_it_waits_loses_nothing() {

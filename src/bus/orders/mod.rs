@@ -2,7 +2,7 @@
 
 mod order;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{HeaderValue, Message, SubscribeError};
 use bytes::Bytes;
@@ -182,7 +182,8 @@ impl Orders {
     /// Sends an order; returns when the broker has stored it.
     pub async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
         let subject = self.subjects.command(&order.pool, order.verb);
-        let put = commands::put(&self.requests, subject, order.command_id.as_str(), order.body.clone()).await;
+        let begun = Instant::now();
+        let put = commands::put(&self.requests, subject.clone(), order.command_id.as_str(), order.body.clone()).await;
         match put {
             Ok(stored) => Ok(stored),
             Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {
@@ -191,12 +192,19 @@ impl Orders {
                 url: self.url.clone(),
             }),
             // A server that says no says it to the connection, and the command itself is never answered.
-            Err(PutError::Request(error)) => match self.connection.complaint() {
+            Err(PutError::Request(error)) => match self.refused_since(begun, &subject) {
                 Some(complaint) => Err(NotTaken::NotPermitted(cut(&complaint, 300))),
                 None => Err(error.into()),
             },
             Err(PutError::Refused(error)) => Err(error.into()),
         }
+    }
+
+    /// What the server has said against a request on this subject, or, whenever that was, against our hearing any answer.
+    fn refused_since(&self, begun: Instant, subject: &str) -> Option<String> {
+        let now = self.connection.complaint_since(begun).filter(|complaint| complaint.contains(subject));
+        let unheard = || self.connection.complaint().filter(|complaint| complaint.contains(self.requests.inbox()));
+        now.or_else(unheard)
     }
 
     /// Waits for what becomes of an order that was sent after `news` was subscribed to, handing on all that it
@@ -233,11 +241,20 @@ impl Orders {
             return Ok(if order.is(&waiting.body) { Before::Waits } else { Before::Another });
         }
         // Acked, and so its outcome is stored.
-        Ok(self.ended(order).await?.map_or(Before::Another, Before::Ended))
+        if let Some(told) = self.ended(order).await? {
+            return Ok(Before::Ended(told));
+        }
+        // Its worker's name, or its host, may be another command's since.
+        for key in order.candidates() {
+            if let Some(worker) = self.first_end(order, &key).await? {
+                return Ok(Before::Ended(Told::Event(Box::new(worker))));
+            }
+        }
+        Ok(Before::Another)
     }
 
     /// How an order has ended, as far as is known where one looks beside the feed.
-    async fn looked_up(&self, order: &Order) -> Option<Told> {
+    pub async fn looked_up(&self, order: &Order) -> Option<Told> {
         if self.by_view { self.seen(order).await } else { self.ended(order).await.ok().flatten() }
     }
 
@@ -296,18 +313,29 @@ impl Orders {
         Ok(last.and_then(|last| event::decode(&last.body).ok()))
     }
 
-    /// How an order has ended as far as the view shows, of which a publisher may be permitted to read its own pool's part,
-    /// and of the log nothing.
+    /// How an order has ended as far as the view and the dead letters show, of which a publisher may be permitted to read
+    /// its own pool's part, and of the log nothing.
     async fn seen(&self, order: &Order) -> Option<Told> {
-        let Self { requests, subjects, api_prefix, .. } = self;
+        let Self { subjects, .. } = self;
         for key in order.candidates() {
-            let subject = format!("{api_prefix}.DIRECT.GET.{}.{}", subjects.view_stream(), subjects.view_of(&key));
-            let reply = requests.send(subject, None, Bytes::new(), ASKED).await.ok()?;
+            let Some(reply) = self.newest(&subjects.view_stream(), &subjects.view_of(&key)).await else { break };
             match event::decode(&reply.payload) {
                 Ok(worker) if order.ended_as(&worker) => return Some(Told::Event(Box::new(worker))),
                 Ok(_) | Err(_) => {}
             }
         }
-        None
+        // A command that was refused before is not refused twice: no letter comes of it any more.
+        let subject = subjects.dead(&order.pool, order.verb, Some(&order.command_id));
+        let Message { payload, headers, .. } = self.newest(&subjects.dead_stream(), &subject).await?;
+        let headers = headers.unwrap_or_default();
+        let told = read_dead(&subject, |name| headers.get(name).map(HeaderValue::as_str), payload);
+        told.filter(|told| told.ends(order))
+    }
+
+    /// The newest message on a subject, asked for in the one form that permissions can tell subjects apart by. Where there
+    /// is none, the answer has neither body nor headers of ours.
+    async fn newest(&self, stream: &str, subject: &str) -> Option<Message> {
+        let asked = format!("{}.DIRECT.GET.{stream}.{subject}", self.api_prefix);
+        self.requests.send(asked, None, Bytes::new(), ASKED).await.ok()
     }
 }

@@ -157,7 +157,10 @@ impl<'a> Fleet<'a> {
         Role::new(format!("publisher-{pool}"), format!("sends commands to pool {pool}, and hears their outcomes"))
             .may_publish([Verb::Provision, Verb::Terminate, Verb::Pool].map(|verb| subjects.command(pool, verb)))
             .may_publish([format!("{prefix}.srv.provision.{pool}"), format!("{prefix}.srv.terminate.{pool}")])
-            .may_publish([self.api("DIRECT.GET", &format!("{}.{view}", subjects.view_stream()))])
+            .may_publish([
+                self.api("DIRECT.GET", &format!("{}.{view}", subjects.view_stream())),
+                self.api("DIRECT.GET", &format!("{}.{}", subjects.dead_stream(), subjects.dead_of_pool(pool))),
+            ])
             .may_subscribe([subjects.events_of_pool(pool), subjects.dead_of_pool(pool)])
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Check, Ward};
-use crate::bus::permitted::{Need, needed, refused};
+use super::{Check, Orders, Ward};
+use crate::bus::permitted::{self, Need, needed, refused};
 use crate::domain::{Lane, Pool, Verb};
 
 /// A server that says no says it to the connection, and answers nobody.
@@ -67,18 +67,13 @@ fn of_a_client(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
     needs
 }
 
-/// A server that says no says it before it answers what is asked next, and the client tells of it a moment later.
 async fn may_listen(ward: &Ward<'_>, subject: String) -> Check {
-    let connection = &ward.orders.connection;
+    let Orders { connection, requests, subjects, api_prefix, .. } = ward.orders;
     let check = format!("may subscribe to {subject}");
-    let Ok(_listening) = connection.client.subscribe(subject.clone()).await else {
-        return Check::fail(check, "the connection is closed", "try again");
-    };
-    for _ in 0..2 {
-        let _ = ward.api("INFO", b"").await;
-    }
-    match connection.complaint().filter(|said| said.contains(&subject)) {
-        None => Check::ok(check, "allowed"),
-        Some(said) => Check::fail(check, said, "add it to the user's subscribe permissions"),
+    match permitted::may_listen(connection, requests, subjects, api_prefix, [subject.clone()]).await {
+        Ok(()) => Check::ok(check, "allowed"),
+        Err(said) if said.contains(&subject) => Check::fail(check, said, "add it to the user's subscribe permissions"),
+        // Who may not ask about the log cannot tell.
+        Err(said) => Check::warn(check, format!("not known: {said}"), "try again"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::domain::steers;
+use crate::domain::{steering, steers};
 use crate::text::cut;
 use crate::wire::command::ProvisionCommand;
 
@@ -37,12 +37,7 @@ pub(super) fn read(text: &str) -> Result<Setting, String> {
         "registration.max_retries" => Setting::MaxRetries(number(key, value)?),
         "registration.timeout_ms" => Setting::TimeoutMs(number(key, value)?),
         _ => match key.split_once('.') {
-            Some(("env", name)) if steers(name) => {
-                return Err(format!(
-                    "spec.env: {} steers a loader, a shell or a runtime, and only the pool's own settings may give it",
-                    cut(name, 60)
-                ));
-            }
+            Some(("env", name)) if steers(name) => return Err(steering(&[&cut(name, 60)])),
             Some(("env", name)) if !name.is_empty() => Setting::Env(name.to_owned(), value.to_owned()),
             Some(("labels", name)) if !name.is_empty() => Setting::Label(name.to_owned(), value.to_owned()),
             _ => {

@@ -152,13 +152,14 @@ fn give_back() {
 }
 
 fn total(fleet: &Fleet) -> [String; 13] {
-    let mut all = Glance::default();
+    // Of which one is not known the sum is not known.
+    let queued = fleet.pools.values().map(|glance| glance.queued).sum();
+    let mut all = Glance { queued, ..Glance::default() };
     for glance in fleet.pools.values() {
         all.live += glance.live;
         for (state, count) in &glance.states {
             *all.states.entry(state).or_default() += count;
         }
-        all.queued = all.queued.max(Some(0)).zip(glance.queued).map(|(one, other)| one + other);
         all.oldest_ms = all.oldest_ms.max(glance.oldest_ms);
     }
     row("all", &all)

@@ -8,10 +8,12 @@
 //!    would take the old letter for this one's, and that one is about to go.
 //! 3. The letter goes, by its own number.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 
 use super::remove;
 use crate::bus::commands::{self, PutError};
@@ -20,9 +22,9 @@ use crate::bus::orders::Orders;
 use crate::bus::requests::RequestError;
 use crate::bus::stored::ReadStoredError;
 use crate::crash::{self, CrashPoint};
-use crate::domain::{CommandId, EndedBy, Reason, State, Verb, Worker, WorkerId, WorkerKey, WorkerType};
+use crate::domain::{CommandId, EndedBy, Pool, Reason, State, Verb, Worker, WorkerId, WorkerKey, WorkerType};
 use crate::journal::nats::NatsJournal;
-use crate::journal::{Journal as _, PurgeError, ReadError};
+use crate::journal::{Journal as _, PurgeError, ReadError, Scanned};
 use crate::wire::command::{MAX_BYTES, PoolCommand, ProvisionCommand, TerminateCommand};
 
 /// Why a letter is where it was.
@@ -40,13 +42,74 @@ pub(super) enum NotReplayed {
     Put(PutError),
     #[error("worker {0} of the command's first try is still on its way out; replay the letter once it has ended")]
     StillEnding(WorkerKey),
+    #[error(
+        "the record of host {0} refuses the command for good, and is never removed; send it under another command id"
+    )]
+    HostRefuses(WorkerKey),
+}
+
+/// The hosts that pools have in the log, read once for all letters.
+#[derive(Default)]
+pub(super) struct Hosts(Mutex<HashMap<Pool, Vec<WorkerKey>>>);
+
+impl Hosts {
+    /// The host whose record refuses the command, whoever has the host now.
+    async fn that_refuses(
+        &self,
+        journal: &NatsJournal,
+        pool: &Pool,
+        command_id: &CommandId,
+        chosen: Option<&WorkerId>,
+    ) -> Result<Option<WorkerKey>, ReadError> {
+        let mut known = self.0.lock().await;
+        let hosts = match (chosen, known.get(pool)) {
+            (Some(chosen), _) => vec![WorkerKey::new(pool.clone(), chosen.clone())],
+            (None, Some(hosts)) => hosts.clone(),
+            (None, None) => {
+                let hosts = hosts_of(journal, pool).await?;
+                known.insert(pool.clone(), hosts.clone());
+                hosts
+            }
+        };
+        for host in hosts {
+            let history = journal.history(&host).await?;
+            let newest = history.into_iter().rev().find(|entry| entry.worker.command_id == *command_id);
+            if newest.is_some_and(|entry| is_host(&entry.worker) && refuses(&entry.worker, command_id)) {
+                return Ok(Some(host));
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn hosts_of(journal: &NatsJournal, pool: &Pool) -> Result<Vec<WorkerKey>, ReadError> {
+    let mut hosts = std::collections::HashSet::new();
+    let take = |scanned| {
+        if let Scanned::Worker(entry) = scanned
+            && is_host(&entry.worker)
+        {
+            hosts.insert(entry.worker.key());
+        }
+    };
+    journal.scan(pool, take).await?;
+    Ok(hosts.into_iter().collect())
+}
+
+/// Not the record of a refusal, which stands under the name that a made worker would have.
+fn is_host(worker: &Worker) -> bool {
+    worker.worker_type == WorkerType::Static && worker.worker_id != WorkerId::derived(&worker.pool, &worker.command_id)
 }
 
 /// Puts a letter's command back; says what was done.
-pub(super) async fn replay(orders: &Orders, journal: &NatsJournal, letter: &Letter) -> Result<String, NotReplayed> {
+pub(super) async fn replay(
+    orders: &Orders,
+    journal: &NatsJournal,
+    hosts: &Hosts,
+    letter: &Letter,
+) -> Result<String, NotReplayed> {
     let (body, expired) = renewed(letter.verb, &letter.letter.body, Timestamp::now());
     let cleared = match (&letter.command_id, letter.verb) {
-        (Some(command_id), Verb::Provision) => clear(journal, letter, command_id).await?,
+        (Some(command_id), Verb::Provision) => clear(journal, hosts, letter, command_id).await?,
         _ => Vec::new(),
     };
     crash::point(CrashPoint::RefusalPurged);
@@ -75,18 +138,26 @@ pub(super) async fn replay(orders: &Orders, journal: &NatsJournal, letter: &Lett
 }
 
 /// Takes away what the log has of the command's refusal.
-async fn clear(journal: &NatsJournal, letter: &Letter, command_id: &CommandId) -> Result<Vec<WorkerKey>, NotReplayed> {
+async fn clear(
+    journal: &NatsJournal,
+    hosts: &Hosts,
+    letter: &Letter,
+    command_id: &CommandId,
+) -> Result<Vec<WorkerKey>, NotReplayed> {
     let derived = WorkerId::derived(&letter.pool, command_id);
     let chosen = ProvisionCommand::decode(&letter.letter.body).ok().and_then(|command| command.worker_id);
+    // Before anything goes: a host's record is never purged, as its epoch is the fence of the next one who has the host.
+    let refusal = journal.head(&WorkerKey::new(letter.pool.clone(), derived.clone())).await?;
+    if refusal.is_none_or(|head| head.worker.worker_type == WorkerType::Static)
+        && let Some(host) = hosts.that_refuses(journal, &letter.pool, command_id, chosen.as_ref()).await?
+    {
+        return Err(NotReplayed::HostRefuses(host));
+    }
     let mut cleared = Vec::new();
     for id in [Some(derived.clone()), chosen.filter(|id| *id != derived)].into_iter().flatten() {
         let key = WorkerKey::new(letter.pool.clone(), id);
         let Some(head) = journal.head(&key).await? else { continue };
         if !refuses(&head.worker, command_id) {
-            continue;
-        }
-        // A host's record is never purged: its epoch is the fence of the next one who has the host.
-        if head.worker.worker_type == WorkerType::Static && key.worker_id != derived {
             continue;
         }
         if head.worker.state != State::Terminated {

@@ -182,7 +182,8 @@ impl Orders {
     /// Sends an order; returns when the broker has stored it.
     pub async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
         let subject = self.subjects.command(&order.pool, order.verb);
-        let put = commands::put(&self.requests, subject, order.command_id.as_str(), order.body.clone()).await;
+        let (id, trace) = (order.command_id.as_str(), order.trace.as_ref());
+        let put = commands::put(&self.requests, subject, id, order.body.clone(), trace).await;
         match put {
             Ok(stored) => Ok(stored),
             Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {

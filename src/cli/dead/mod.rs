@@ -136,7 +136,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(letter: &'a Letter, with_body: bool) -> Self {
-        let Letter { number, time, pool, verb, command_id, letter } = letter;
+        let Letter { number, time, pool, verb, command_id, trace: _, letter } = letter;
         Self {
             number: *number,
             stored_at: *time,
@@ -181,7 +181,7 @@ async fn list(config: &Config, args: &LsArgs) -> anyhow::Result<bool> {
 }
 
 fn row(letter: &Letter, now: Timestamp) -> [String; 7] {
-    let Letter { number, time, pool, verb, command_id, letter } = letter;
+    let Letter { number, time, pool, verb, command_id, trace: _, letter } = letter;
     [
         number.to_string(),
         span(since(*time, now)),

@@ -46,6 +46,11 @@ pub(super) enum NotReplayed {
         "the record of host {0} refuses the command for good, and is never removed; send it under another command id"
     )]
     HostRefuses(WorkerKey),
+    #[error(
+        "the command fills its {MAX_BYTES} bytes to the last one, so that its new letter could not be told from this one; \
+         send it shorter"
+    )]
+    Whole,
 }
 
 /// The hosts that pools have in the log, read once for all letters.
@@ -107,7 +112,8 @@ pub(super) async fn replay(
     hosts: &Hosts,
     letter: &Letter,
 ) -> Result<String, NotReplayed> {
-    let (body, expired) = renewed(letter.verb, &letter.letter.body, Timestamp::now());
+    let renewed = renewed(letter.verb, &letter.letter.body, Timestamp::now());
+    let (body, expired) = renewed.ok_or(NotReplayed::Whole)?;
     let cleared = match (&letter.command_id, letter.verb) {
         (Some(command_id), Verb::Provision) => clear(journal, hosts, letter, command_id).await?,
         _ => Vec::new(),
@@ -116,10 +122,13 @@ pub(super) async fn replay(
     // By the letter, so that a replay that was cut off here is not stored twice, as long as the broker remembers.
     let message_id = format!("replay-{}-{}", orders.subjects.dead_stream(), letter.number);
     let subject = orders.subjects.command(&letter.pool, letter.verb);
-    let put = commands::put(&orders.requests, subject, &message_id, body).await.map_err(|error| match error {
-        PutError::Request(RequestError::NoResponders) => NotReplayed::NoPool(letter.pool.to_string()),
-        error => NotReplayed::Put(error),
-    })?;
+    let put =
+        commands::put(&orders.requests, subject, &message_id, body, letter.trace.as_ref()).await.map_err(|error| {
+            match error {
+                PutError::Request(RequestError::NoResponders) => NotReplayed::NoPool(letter.pool.to_string()),
+                error => NotReplayed::Put(error),
+            }
+        })?;
     crash::point(CrashPoint::Replayed);
     remove(orders, letter.number).await?;
     let name = letter.command_id.as_ref().map_or("without an id", CommandId::as_str);
@@ -177,8 +186,9 @@ fn refuses(worker: &Worker, command_id: &CommandId) -> bool {
     worker.command_id == *command_id && worker.ended_by.as_ref().is_some_and(by_enlist)
 }
 
-/// The command's bytes, never the same ones; whether an `expires_at` that is over was left out.
-fn renewed(verb: Verb, body: &Bytes, now: Timestamp) -> (Bytes, bool) {
+/// The command's bytes, never the same ones; whether an `expires_at` that is over was left out. `None` where there are no
+/// others.
+fn renewed(verb: Verb, body: &Bytes, now: Timestamp) -> Option<(Bytes, bool)> {
     let over = |expires_at: &mut Option<Timestamp>| expires_at.take_if(|at| *at <= now).is_some();
     let without = match verb {
         Verb::Provision => ProvisionCommand::decode(body)
@@ -193,18 +203,18 @@ fn renewed(verb: Verb, body: &Bytes, now: Timestamp) -> (Bytes, bool) {
         Verb::Sweep => None,
     };
     match without {
-        Some(body) => (body.into(), true),
-        None => (respaced(body), false),
+        Some(body) => Some((body.into(), true)),
+        None => Some((respaced(body)?, false)),
     }
 }
 
 /// The same command with a blank more at its end, or with those that it has gone: no reader minds.
-fn respaced(body: &Bytes) -> Bytes {
+fn respaced(body: &Bytes) -> Option<Bytes> {
     let trimmed = body.trim_ascii_end();
-    if trimmed.len() < body.len() || body.len() >= MAX_BYTES {
-        return body.slice(..trimmed.len());
+    if trimmed.len() < body.len() {
+        return Some(body.slice(..trimmed.len()));
     }
-    [trimmed, b"\n"].concat().into()
+    (body.len() < MAX_BYTES).then(|| [trimmed, b"\n"].concat().into())
 }
 
 #[cfg(test)]
@@ -215,7 +225,7 @@ mod tests {
     fn the_bytes_are_other_ones_and_the_command_is_the_same() {
         for body in [r#"{"command_id":"c-1"}"#, "{\"command_id\":\"c-1\"}\n", "not JSON", ""] {
             let body = Bytes::from_static(body.as_bytes());
-            let (again, expired) = renewed(Verb::Provision, &body, Timestamp::now());
+            let (again, expired) = renewed(Verb::Provision, &body, Timestamp::now()).unwrap();
             assert!(again != body && !expired, "{body:?}");
             assert_eq!(again.trim_ascii_end(), body.trim_ascii_end());
         }
@@ -225,8 +235,16 @@ mod tests {
     fn only_an_expiry_that_is_over_is_left_out() {
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         let command = |at: &str| Bytes::from(format!(r#"{{"command_id":"c-1","expires_at":"{at}"}}"#));
-        let (body, expired) = renewed(Verb::Provision, &command("2026-01-01T00:00:00Z"), now);
+        let (body, expired) = renewed(Verb::Provision, &command("2026-01-01T00:00:00Z"), now).unwrap();
         assert!(expired && body == r#"{"command_id":"c-1"}"#, "{body:?}");
-        assert!(!renewed(Verb::Provision, &command("2026-01-03T00:00:00Z"), now).1);
+        assert!(!renewed(Verb::Provision, &command("2026-01-03T00:00:00Z"), now).unwrap().1);
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_told_from_its_letter_is_not_put_back() {
+        for (length, renewable) in [(MAX_BYTES - 1, true), (MAX_BYTES, false), (MAX_BYTES + 1, false)] {
+            let body = Bytes::from(vec![b'x'; length]);
+            assert_eq!(renewed(Verb::Provision, &body, Timestamp::now()).is_some(), renewable, "{length}");
+        }
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use enlist::config::NullConfig;
 use enlist::config::StaticHost;
 use enlist::domain::{
-    Capabilities, ErrorClass, Pool, PoolRecord, PoolState, Prefix, Reason, RegistrationStatus, State, Worker, WorkerId,
-    WorkerKey, WorkerSpec,
+    Capabilities, EndedBy, ErrorClass, Pool, PoolRecord, PoolState, Prefix, Reason, RegistrationStatus, State, Worker,
+    WorkerId, WorkerKey, WorkerSpec,
 };
 use enlist::journal::{
     AppendError, Entry, EventOf, Journal, MemoryJournal, PoolEntry, PurgeError, ReadError, Scan, Scanned, Writer,
@@ -292,6 +292,23 @@ async fn a_command_that_comes_again_after_its_host_went_to_another_has_had_its_o
         assert_eq!(service.journal().entries(), before, "the second command's worker stays as it is");
         service.terminate_worker(&TerminateWorkerConfig::new(second.pool, worker.worker_id)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_command_that_enlist_has_ended_is_refused_again_whoever_has_its_host_now() {
+    let service = WorkerManagementService::new(edge(), WorkerManagementConfig::default());
+    let (first, second) = (DynamicWorkerConfig::default(), DynamicWorkerConfig::default());
+    let worker = service.provision_worker(&first).await.unwrap();
+    service.terminate_worker(&TerminateWorkerConfig::new(first.pool.clone(), worker.worker_id.clone())).await.unwrap();
+    let key = WorkerKey::new(first.pool.clone(), worker.worker_id);
+    let mut head = service.journal().head(&key).await.unwrap().unwrap();
+    // As it stands where two commands have claimed hosts and there was room for one.
+    let by_enlist = EndedBy { command_id: Some(first.command_id.clone()), reason: Some("quota".into()) };
+    head.worker.ended_by = Some(by_enlist);
+    service.journal().append(&head.worker, head.sequence, &head.writer).await.unwrap();
+    service.provision_worker(&second).await.unwrap();
+    let again = service.provision_worker(&first).await.unwrap_err();
+    assert!(again.to_string().starts_with("quota"), "{again}");
 }
 
 /// Makes instances and then, as it is told, never answers, or does not remove them.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::delivery::Desk;
 use super::requests::{RequestError, Requests};
 use super::stored::{self, ReadStoredError};
-use crate::domain::Verb;
+use super::trace;
+use crate::domain::{TraceContext, Verb};
 use crate::wire::publish::{ApiError, PubAck};
 
 /// How long the server may take to say that it has a command.
@@ -26,9 +27,17 @@ pub enum PutError {
 }
 
 /// Stores a command on its subject: within the duplicate window the server takes one of a message id, whoever sends it.
-pub async fn put(requests: &Requests, subject: String, message_id: &str, body: Bytes) -> Result<PubAck, PutError> {
+/// It is part of `trace`, where there is one.
+pub async fn put(
+    requests: &Requests,
+    subject: String,
+    message_id: &str,
+    body: Bytes,
+    trace: Option<&TraceContext>,
+) -> Result<PubAck, PutError> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", message_id);
+    trace::put(&mut headers, trace);
     let reply = requests.send(subject, Some(headers), body, PATIENCE).await?;
     Ok(PubAck::read(&reply.payload)?)
 }

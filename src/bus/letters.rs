@@ -5,8 +5,9 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use jiff::Timestamp;
 
 use super::batch::{BatchError, Copied};
+use super::trace;
 use super::view::View;
-use crate::domain::{CommandId, Pool, Verb};
+use crate::domain::{CommandId, Pool, TraceContext, Verb};
 use crate::wire::dead_letter::DeadLetter;
 
 /// A dead letter, and where it stands.
@@ -22,6 +23,8 @@ pub struct Letter {
     pub verb: Verb,
     /// Its id, where it could be read.
     pub command_id: Option<CommandId>,
+    /// The trace that it was part of.
+    pub trace: Option<TraceContext>,
     /// The letter.
     pub letter: DeadLetter,
 }
@@ -39,6 +42,7 @@ impl View {
 
 fn read(copied: Copied) -> Option<Letter> {
     let Copied { subject, sequence, time, headers, body } = copied;
+    let trace = trace::read(Some(&headers));
     let letter = DeadLetter::decode(|name| headers.get(name).map(HeaderValue::as_str), body);
     let letter = letter.inspect_err(|error| tracing::warn!(%subject, sequence, %error, "passed over")).ok()?;
     let mut tokens = subject.split('.').skip(2);
@@ -47,5 +51,5 @@ fn read(copied: Copied) -> Option<Letter> {
     let verb = Verb::ALL.into_iter().find(|known| known.as_str() == verb)?;
     // `_` stands for one that could not be read.
     let command_id = tokens.next().filter(|id| *id != "_").and_then(|id| CommandId::new(id).ok());
-    Some(Letter { number: sequence, time, pool, verb, command_id, letter })
+    Some(Letter { number: sequence, time, pool, verb, command_id, trace, letter })
 }

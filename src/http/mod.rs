@@ -43,7 +43,7 @@ pub struct HttpState {
 /// Serves until `shutdown`, then finishes open requests, for two seconds at most.
 pub async fn serve(listener: TcpListener, state: HttpState, shutdown: CancellationToken) -> io::Result<()> {
     let closing = shutdown.clone().cancelled_owned();
-    let server = axum::serve(Patient(listener), router(state)).with_graceful_shutdown(closing);
+    let server = axum::serve(Patient::new(listener), router(state)).with_graceful_shutdown(closing);
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(LINGER).await;

@@ -88,7 +88,7 @@ pub fn own_queue(desk: &Arc<Desk>) -> OwnQueue {
             let desk = Arc::clone(&putting);
             Box::pin(async move {
                 let subject = desk.subjects.command(&desk.pool, verb);
-                let put = commands::put(&desk.requests, subject, &message_id, body).await;
+                let put = commands::put(&desk.requests, subject, &message_id, body, None).await;
                 put.map(|_| ()).map_err(|error| error.to_string())
             })
         }),

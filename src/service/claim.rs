@@ -220,6 +220,10 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             let mut before = history.into_iter().rev().filter(|entry| entry.sequence <= head.sequence);
             if let Some(entry) = before.find(|entry| entry.worker.command_id == order.command_id) {
                 Self::same_content(order, &entry.worker)?;
+                // What enlist itself has ended has a dead letter for its outcome, and a replay has taken that one away.
+                if let Some(refusal) = Self::closed_by_enlist(order, &entry.worker) {
+                    return Err(refusal.into());
+                }
                 return Ok(Resumed::At(Position::Settled(entry.worker)));
             }
             if worker.state.is_final() {

@@ -12,7 +12,7 @@ use super::answer::{Answer, Failure, Reply};
 use crate::bus::orders::{Before, Order, Orders, Told};
 use crate::bus::streams::ACK_WAIT;
 use crate::config::{Config, PoolConfig};
-use crate::domain::{Pool, Reason, Refusal, Verb, WorkerId};
+use crate::domain::{Pool, Reason, Refusal, TraceContext, Verb, WorkerId};
 use crate::wire::command::{ProvisionCommand, TerminateCommand};
 use crate::wire::event;
 
@@ -45,7 +45,7 @@ impl Counter {
         }
     }
 
-    pub(super) async fn answer(&self, verb: Verb, body: Bytes) -> Answer {
+    pub(super) async fn answer(&self, verb: Verb, body: Bytes, trace: Option<TraceContext>) -> Answer {
         // What no queue has to carry is refused here, with the words that its dead letter would have.
         let refused = |error: crate::wire::command::Undecodable| Failure::from(error.refusal);
         match verb {
@@ -54,14 +54,14 @@ impl Counter {
                 let registration =
                     command.registration.timeout_ms.map_or(self.registration_timeout, Duration::from_millis);
                 let order = Order::provision(self.pool.clone(), &command);
-                self.carry_out(order.as_it_came(body), self.launch_timeout + registration).await
+                self.carry_out(order.as_it_came(body).in_trace(trace), self.launch_timeout + registration).await
             }
             Verb::Terminate => {
                 let command = TerminateCommand::decode(&body).map_err(refused)?;
                 // The scheduler may be busy for as long, and so may the provider.
                 let grace = 2 * command.grace_ms.map_or(self.grace, Duration::from_millis);
                 let order = Order::terminate(self.pool.clone(), &command);
-                self.carry_out(order.as_it_came(body), self.unregister_timeout + grace).await
+                self.carry_out(order.as_it_came(body).in_trace(trace), self.unregister_timeout + grace).await
             }
             Verb::Pool | Verb::Sweep => Err(Failure::new(404, "no such endpoint")),
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Message;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Service, ServiceExt as _};
 use bytes::Bytes;
@@ -18,9 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::orders::Orders;
 use crate::bus::permitted::may_listen;
-use crate::bus::stored;
+use crate::bus::{stored, trace};
 use crate::config::Config;
-use crate::domain::{Pool, Verb};
+use crate::domain::{Pool, TraceContext, Verb};
 use crate::wire::service::DrainReply;
 use answer::{Answer, Failure, Reply, respond};
 use commands::Counter;
@@ -94,11 +95,11 @@ impl Api {
 
         let reader = Reader::new(&orders, config.nats.domain.as_deref());
         let (get, list) = (reader.clone(), reader);
-        desk.serve(group.endpoint_builder().name("get").add("get").await?, READING, move |body| {
+        desk.serve(group.endpoint_builder().name("get").add("get").await?, READING, move |body, _| {
             let reader = get.clone();
             async move { reader.get(&body).await }
         });
-        desk.serve(group.endpoint_builder().name("list").add("list").await?, READING, move |body| {
+        desk.serve(group.endpoint_builder().name("list").add("list").await?, READING, move |body, _| {
             let reader = list.clone();
             async move { reader.list(&body).await }
         });
@@ -108,9 +109,9 @@ impl Api {
                 let name = format!("{}-{pool}", verb.as_str());
                 let endpoint = group.endpoint_builder().name(name).add(format!("{}.{pool}", verb.as_str())).await?;
                 let counter = counter.clone();
-                desk.serve(endpoint, WAITING, move |body| {
+                desk.serve(endpoint, WAITING, move |body, trace| {
                     let counter = counter.clone();
-                    async move { counter.answer(verb, body).await }
+                    async move { counter.answer(verb, body, trace).await }
                 });
             }
         }
@@ -153,7 +154,7 @@ impl Desk {
     /// Answers the requests of an endpoint, each in a task of its own, `most` at once.
     fn serve<F, A>(&self, mut endpoint: Endpoint, most: usize, answer: F)
     where
-        F: Fn(Bytes) -> A + Send + 'static,
+        F: Fn(Bytes, Option<TraceContext>) -> A + Send + 'static,
         A: Future<Output = Answer> + Send + 'static,
     {
         let Self { tasks, stop, abandon } = self.clone();
@@ -168,7 +169,8 @@ impl Desk {
                     },
                 };
                 let (slot, abandon) = (Arc::clone(&slots).try_acquire_owned(), abandon.clone());
-                let answering = slot.is_ok().then(|| answer(request.message.payload.clone()));
+                let Message { payload, headers, .. } = &request.message;
+                let answering = slot.is_ok().then(|| answer(payload.clone(), trace::read(headers.as_ref())));
                 tasks.spawn(async move {
                     let answer = match answering {
                         Some(answering) => tokio::select! {

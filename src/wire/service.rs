@@ -56,7 +56,7 @@ fn usual_page() -> u32 {
 pub struct WorkersReply {
     /// Each as of its newest event.
     pub workers: Vec<Worker>,
-    /// What to ask after for the next page; absent on the last.
+    /// What to ask after for the next page; absent on the last. A page with few workers, or none, need not be the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }

@@ -37,7 +37,8 @@ async fn ask(desks: &[Arc<Desk>], command_id: CommandId) {
     for desk in desks {
         // De-duplicated by the id within the stream's window, so that no election is needed.
         let subject = desk.subjects.command(&desk.pool, Verb::Sweep);
-        if let Err(error) = commands::put(&desk.requests, subject, command_id.as_str(), body.clone().into()).await {
+        let put = commands::put(&desk.requests, subject, command_id.as_str(), body.clone().into(), None).await;
+        if let Err(error) = put {
             tracing::debug!(pool = %desk.pool, %error, "the sweep was not asked for");
         }
     }

@@ -1,5 +1,7 @@
 //! Dead letters as an operator deals with them: `enlist dead`.
 
+use enlist::domain::{CommandId, EndedBy, Pool, WorkerId, WorkerKey};
+use enlist::journal::Journal as _;
 use serde_json::Value;
 
 use crate::world::{LOAD, Said, World, nameless, provision, terminate};
@@ -117,6 +119,32 @@ async fn a_command_that_chose_its_worker_s_name_gets_it() {
     world.reaches("chosen", "registered").await;
     ok(world.run(&["dead", "purge", "--command", "c-2", "--yes"]).await);
     world.carried_out("c-3").await;
+}
+
+#[tokio::test]
+async fn a_command_that_a_host_s_record_refuses_keeps_its_letter() {
+    let world =
+        World::new(&format!("{BY_HAND}[pools.edge]\nprovider = \"static\"\nhosts = [{{ id = \"edge-1\" }}]\n")).await;
+    let _replica = world.replica().await;
+    world.send("edge", &nameless("c-1")).await;
+    world.settled().await;
+    world.send("edge", &terminate("c-2", "edge-1")).await;
+    world.settled().await;
+    // As it stands where two commands have claimed hosts and there was room for one.
+    let journal = world.tool("edge").await.service;
+    let journal = journal.journal();
+    let key = WorkerKey::new(Pool::new("edge").unwrap(), WorkerId::new("edge-1").unwrap());
+    let mut head = journal.head(&key).await.unwrap().unwrap();
+    let by_enlist = EndedBy { command_id: CommandId::new("c-1").ok(), reason: Some("quota".into()) };
+    head.worker.ended_by = Some(by_enlist);
+    journal.append(&head.worker, head.sequence, &head.writer).await.unwrap();
+    world.send("edge", &nameless("c-9")).await;
+    world.settled().await;
+    world.send("edge", &nameless("c-1")).await;
+    let number = world.letters(1).await;
+    let said = world.run(&["dead", "replay", "--command", "c-1", "--yes"]).await;
+    assert!(said.code == Some(1) && said.err.contains("send it under another command id"), "{said:?}");
+    assert_eq!(world.letters(1).await, number);
 }
 
 #[tokio::test]

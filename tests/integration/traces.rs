@@ -121,6 +121,17 @@ async fn a_trace_that_is_none_is_passed_over_and_its_command_is_carried_out() {
 }
 
 #[tokio::test]
+async fn a_request_s_trace_is_in_its_worker_s_events() {
+    let world = World::new(LOAD).await;
+    let _replica = world.replica().await;
+    let headers = HeaderMap::from_iter([("traceparent", FIRST), ("tracestate", STATE)].map(header));
+    let body = provision("c-1", "w-1").body();
+    let request = async_nats::Request::new().payload(body.into()).headers(headers);
+    world.client.send_request(format!("{}.srv.provision.load", world.prefix), request).await.unwrap();
+    assert_eq!(world.traces("w-1").await, all(&["provisioning", "provisioned", "registered"], Some(FIRST)));
+}
+
+#[tokio::test]
 async fn a_dead_letter_and_a_size_carry_the_trace_of_their_command() {
     let world = World::new(LOAD).await;
     let _replica = world.replica().await;
@@ -130,6 +141,13 @@ async fn a_dead_letter_and_a_size_carry_the_trace_of_their_command() {
     world.settled().await;
     let stream = world.jetstream.get_stream(world.subjects.dead_stream()).await.unwrap();
     let letter = stream.get_raw_message(1).await.unwrap();
+    assert_eq!(letter.headers.get("traceparent").map(async_nats::HeaderValue::as_str), Some(FIRST));
+
+    // Whoever puts the command back puts it back into its trace.
+    let said = world.run(&["dead", "replay", "1"]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    world.settled().await;
+    let letter = stream.get_raw_message(2).await.unwrap();
     assert_eq!(letter.headers.get("traceparent").map(async_nats::HeaderValue::as_str), Some(FIRST));
 
     world.send_in(SECOND, "load", &size("s-1", 1)).await;

@@ -183,7 +183,8 @@ impl Orders {
     pub async fn send(&self, order: &Order) -> Result<PubAck, NotTaken> {
         let subject = self.subjects.command(&order.pool, order.verb);
         let begun = Instant::now();
-        let put = commands::put(&self.requests, subject.clone(), order.command_id.as_str(), order.body.clone()).await;
+        let (id, trace) = (order.command_id.as_str(), order.trace.as_ref());
+        let put = commands::put(&self.requests, subject.clone(), id, order.body.clone(), trace).await;
         match put {
             Ok(stored) => Ok(stored),
             Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {

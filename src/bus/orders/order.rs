@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::domain::{
-    CommandId, EndedBy, Pool, PoolRecord, PoolState, Reason, RegistrationStatus, SpecHash, State, Verb, Worker,
-    WorkerId, WorkerKey,
+    CommandId, EndedBy, Pool, PoolRecord, PoolState, Reason, RegistrationStatus, SpecHash, State, TraceContext, Verb,
+    Worker, WorkerId, WorkerKey,
 };
 use crate::wire::command::{PoolCommand, ProvisionCommand, SweepCommand, TerminateCommand, hash_of};
 use crate::wire::dead_letter::DeadLetter;
@@ -24,6 +24,7 @@ pub struct Order {
     hosts: Vec<WorkerId>,
     hash: SpecHash,
     pub(super) body: Bytes,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Order {
@@ -61,7 +62,7 @@ impl Order {
         hash: SpecHash,
         body: Vec<u8>,
     ) -> Self {
-        Self { verb, pool, command_id, worker_id, hosts: Vec::new(), hash, body: body.into() }
+        Self { verb, pool, command_id, worker_id, hosts: Vec::new(), hash, body: body.into(), trace: None }
     }
 
     /// With the bytes that the command was read from: they are what its publisher has said.
@@ -69,6 +70,12 @@ impl Order {
     pub fn as_it_came(mut self, body: Bytes) -> Self {
         self.body = body;
         self
+    }
+
+    /// As a part of a trace.
+    #[must_use]
+    pub fn in_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 
     /// With what the pool's settings tell of the worker where the command names none: the pool makes it under a name of the

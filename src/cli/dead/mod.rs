@@ -44,7 +44,8 @@ Examples:
 What a replay does: it takes away the record that would refuse the command again, and an `expires_at` that is over, stores
 the command, and removes the letter last. Where it is cut off in between, the same replay again goes on; no command is
 carried out twice. What stood in the command's way otherwise (a setting, a field) is to be mended before; else it is refused
-again, with a new letter.")]
+again, with a new letter. Where a host's own record refuses the command it stays, and so does the letter: send that command
+under another id.")]
 pub(super) struct DeadArgs {
     #[command(subcommand)]
     verb: DeadVerb,
@@ -135,7 +136,7 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(letter: &'a Letter, with_body: bool) -> Self {
-        let Letter { number, time, pool, verb, command_id, letter } = letter;
+        let Letter { number, time, pool, verb, command_id, trace: _, letter } = letter;
         Self {
             number: *number,
             stored_at: *time,
@@ -180,7 +181,7 @@ async fn list(config: &Config, args: &LsArgs) -> anyhow::Result<bool> {
 }
 
 fn row(letter: &Letter, now: Timestamp) -> [String; 7] {
-    let Letter { number, time, pool, verb, command_id, letter } = letter;
+    let Letter { number, time, pool, verb, command_id, trace: _, letter } = letter;
     [
         number.to_string(),
         span(since(*time, now)),
@@ -275,8 +276,9 @@ fn agreed(args: &SomeArgs, verb: &str, number: u64) -> anyhow::Result<bool> {
 async fn replay(config: &Config, args: &SomeArgs) -> anyhow::Result<bool> {
     let orders = orders::connect(config, "enlist dead").await?;
     let journal = super::pools::journal(config, &orders);
+    let hosts = replay::Hosts::default();
     each(&orders, args, "replayed", async |letter| {
-        let replayed = replay::replay(&orders, &journal, letter).await?;
+        let replayed = replay::replay(&orders, &journal, &hosts, letter).await?;
         Ok(format!("{} {}: {replayed}", letter.verb.as_str(), letter.pool))
     })
     .await

@@ -1,6 +1,6 @@
 //! Keeps what the page shows up to date while there are readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ const BACK: u64 = 250;
 const BACK_AT_MOST: u64 = 16_000;
 /// So few events are read one by one: for a batch the server counts all subjects of the log.
 const FEW: u64 = 200;
-/// Failed registrations that are read back.
+/// Failed registrations that are held while they are read back: the newest.
 const FAILING_AT_MOST: usize = 5000;
 /// Dead letters that are read back.
 const DEAD: u64 = 200;
@@ -231,9 +231,12 @@ impl Keeper<'_> {
         let Orders { requests, subjects, api_prefix, .. } = &self.parts.orders;
         let mut newest = BTreeMap::new();
         let filter = subjects.events_in(State::RegistrationFailed);
-        let mut failures = self.parts.walk(subjects.event_stream(), filter, 1).take(FAILING_AT_MOST);
+        let mut failures = self.parts.walk(subjects.event_stream(), filter, 1);
+        let mut kept = VecDeque::new();
         while let Some(copied) = failures.next().await {
-            let copied = copied?;
+            keep_newest(&mut kept, copied?, FAILING_AT_MOST);
+        }
+        for copied in kept {
             if let Ok(worker) = event::decode(&copied.body) {
                 newest.insert(worker.key(), (copied.sequence, copied.time, worker));
             }
@@ -299,6 +302,14 @@ impl Keeper<'_> {
     }
 }
 
+/// Of what comes in order, the newest are kept.
+fn keep_newest<T>(kept: &mut VecDeque<T>, one: T, most: usize) {
+    if kept.len() == most {
+        kept.pop_front();
+    }
+    kept.push_back(one);
+}
+
 /// An event as the log holds it; `None` for what this version cannot read.
 fn seen(stored: &Stored) -> Option<Seen> {
     let record = match Subjects::read_owner(&stored.subject)? {
@@ -336,6 +347,10 @@ impl FleetParts {
         }
         book.last = book.last.max(newest);
         let newest = stored::last_sequence(requests, api_prefix, &subjects.dead_stream()).await?;
+        if newest < book.last_dead {
+            // The stream was made anew, and counts from the beginning.
+            book.last_dead = 0;
+        }
         if newest > book.last_dead {
             let mut dead = self.dead_after(book.last_dead);
             while let Some(letter) = dead.next().await {
@@ -355,5 +370,17 @@ impl FleetParts {
     fn dead_after(&self, after: u64) -> BoxStream<'static, Result<Copied, BatchError>> {
         let subjects = &self.orders.subjects;
         self.walk(subjects.dead_stream(), subjects.dead_all(), after + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_in_their_order() {
+        let mut kept = VecDeque::new();
+        (0..7).for_each(|one| keep_newest(&mut kept, one, 3));
+        assert_eq!(kept, [4, 5, 6]);
     }
 }

@@ -261,8 +261,12 @@ fn the_manifests_agree_with_one_another_and_with_the_crate() {
     }
 
     let config = settings(map["data"]["enlist.toml"].as_str().unwrap());
-    let creds = Path::new(mounts[1]).join(secret["stringData"].as_object().unwrap().keys().next().unwrap());
+    let secrets: BTreeSet<_> =
+        secret["stringData"].as_object().unwrap().keys().map(|key| Path::new(mounts[1]).join(key)).collect();
+    let token = config.http.token_file.clone().expect("the page is not for everybody");
+    let creds = Path::new(mounts[1]).join("nats.creds");
     assert!(read("deploy/kubernetes/config.yaml").contains(&format!("creds = \"{}\"", creds.display())));
+    assert_eq!(secrets, BTreeSet::from([token, creds]));
     let drain = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert!(drain > config.limits.drain.as_secs());
 

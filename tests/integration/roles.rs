@@ -29,9 +29,17 @@ state_file = "{dir}/null"
 max_workers = 50
 [pools.other]
 provider = "null"
+[pools.full]
+provider = "null"
+max_workers = 1
 [pools.ext]
 provider = "nats"
 name = "made"
+command = ["sleep", "600"]
+[pools.far]
+provider = "nats"
+name = "made"
+subject_prefix = "elsewhere"
 command = ["sleep", "600"]
 "#;
 
@@ -167,6 +175,60 @@ async fn demo_scheduler(guarded: &Guarded) -> tokio::process::Child {
     process
 }
 
+/// What lists the fleet, its log or its dead letters, as the operator and through the replica.
+async fn reads_in_batches(guarded: &Guarded) {
+    let said = guarded.done("operator", &["ls"]).await;
+    assert!(said.contains("other"), "{said}");
+    for args in [&["show", "load", "w-1"][..], &["top", "--once"], &["dead", "ls"]] {
+        guarded.done("operator", args).await;
+    }
+    watches_from_the_log(guarded).await;
+    let operator = guarded.client("operator").await;
+    let answer = operator.client.request("enlist.srv.list", r#"{"limit":10}"#.into()).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    assert!(answer.contains("w-1"), "{answer}");
+}
+
+async fn watches_from_the_log(guarded: &Guarded) {
+    use tokio::io::AsyncBufReadExt as _;
+    let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"))
+        .args(["watch", "--after", "0", "-o", "ndjson"])
+        .env_clear()
+        .envs(guarded.env("operator"))
+        .current_dir(guarded.dir.path())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(process.stdout.take().unwrap()).lines();
+    let first = timeout(PATIENCE, lines.next_line()).await.expect("an event").unwrap().expect("no end");
+    assert!(first.contains("provisioning"), "{first}");
+}
+
+/// A provision that its pool had no room for is put back by the replica's role, which alone may take its record away; the
+/// pool's publisher can read the letter.
+async fn replays_what_was_refused(guarded: &Guarded) {
+    guarded.done("publisher-full", &["provision", "full", "--id", "f-1", "--wait"]).await;
+    let mut publisher = guarded.client("publisher-full").await;
+    let mut letters = publisher.client.subscribe("enlist.dead.full.*.*").await.unwrap();
+    publisher.client.flush().await.unwrap();
+    let command = r#"{"command_id":"c-full"}"#;
+    publisher.client.publish("enlist.cmd.full.provision", command.into()).await.unwrap();
+    timeout(PATIENCE, letters.next()).await.expect("a letter").unwrap();
+    let subject = "$JS.API.DIRECT.GET.ENLIST_DEAD.enlist.dead.full.provision.c-full";
+    let letter = publisher.client.request(subject, "".into()).await.unwrap();
+    assert_eq!(letter.payload.as_ref(), command.as_bytes());
+    publisher.has_no_complaint();
+
+    guarded.done("publisher-full", &["terminate", "full", "f-1", "--wait"]).await;
+    let args = ["dead", "replay", "--pool", "full", "--yes"];
+    let (code, said) = says(&guarded.settings(), guarded.env("operator"), &args).await;
+    assert_eq!(code, Some(1), "only the replica's role may purge: {said}");
+    let said = guarded.done("replica", &args).await;
+    assert!(said.contains("the record that refused it"), "{said}");
+    guarded.done("operator", &["dead", "ls", "full"]).await;
+}
+
 #[tokio::test]
 async fn each_role_can_do_its_work_under_the_written_configuration() {
     let guarded = Guarded::new().await;
@@ -175,6 +237,9 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     let answer_timeout = Duration::from_secs(5);
     let made = ExternalConfig { name: "made".into(), subject_prefix: "provider".into(), answer_timeout };
     let _program = Program::start(&provider.client, &made, Flaw::None).await;
+    // One key for both of its prefixes.
+    let far = ExternalConfig { subject_prefix: "elsewhere".into(), ..made };
+    let _far = Program::start(&provider.client, &far, Flaw::None).await;
     let mut replica = Child::spawn(&guarded.settings(), guarded.env("replica"));
     replica.line("taking commands").await;
 
@@ -202,11 +267,14 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     guarded.done("operator", &["pool", "load", "2", "--wait"]).await;
     guarded.done("publisher-ext", &["provision", "ext", "--id", "far-1", "--wait"]).await;
     guarded.done("publisher-ext", &["terminate", "ext", "far-1", "--wait"]).await;
+    guarded.done("publisher-far", &["provision", "far", "--wait"]).await;
     guarded.done("operator", &["sweep"]).await;
     guarded.done("operator", &["provision", "other", "--wait"]).await;
     // Those who look themselves do it as the replica does.
     guarded.done("replica", &["sweep", "--dry-run"]).await;
     guarded.done("replica", &["adopt", "--dry-run"]).await;
+    reads_in_batches(&guarded).await;
+    replays_what_was_refused(&guarded).await;
 
     let first = timeout(PATIENCE, feed.next()).await.expect("an event").unwrap();
     assert_eq!(first.subject.as_str(), "enlist.events.load.w-1.provisioning");
@@ -253,6 +321,10 @@ async fn what_is_not_a_role_s_work_is_refused() {
             "$JS.API.CONSUMER.MSG.NEXT.ENLIST_CMD_other.provision",
             "$JS.API.CONSUMER.DELETE.ENLIST_CMD_load.provision",
             "$JS.API.CONSUMER.CREATE.ENLIST_CMD_other",
+            // A push consumer on these could deliver to the log.
+            "$JS.API.CONSUMER.CREATE.KV_enlist_workers",
+            "$JS.API.CONSUMER.CREATE.KV_enlist_workers.mine",
+            "$JS.API.CONSUMER.CREATE.ENLIST_DEAD.mine",
             "$JS.ACK.ENLIST_CMD_load.provision.1.1.1.1.1",
             "scheduler.workers.register",
             "provider.made.create",
@@ -285,6 +357,16 @@ async fn what_is_not_a_role_s_work_is_refused() {
     publisher.may_not_subscribe("enlist.events.other.*.*").await;
     publisher.may_not_publish("$JS.API.DIRECT.GET.KV_enlist_workers.$KV.enlist_workers.other.w-1").await;
     publisher.may_not_publish("$JS.API.DIRECT.GET.ENLIST_DEAD.enlist.dead.other.provision.c-1").await;
+    publisher.may_not_publish("$JS.API.DIRECT.GET.ENLIST_DEAD").await;
+    let mut operator = guarded.client("operator").await;
+    operator.may_not_publish("$JS.API.CONSUMER.CREATE.ENLIST_EVENTS.mine").await;
+    // The log itself is not delivered to the log.
+    let subscriber = guarded.client("subscriber").await;
+    let query = r#"{"stream_name":"ENLIST_EVENTS","config":{"name":"mine","ack_policy":"none",
+        "deliver_subject":"enlist.log.load.w-1.terminated"}}"#;
+    let answer = subscriber.client.request("$JS.API.CONSUMER.CREATE.ENLIST_EVENTS.mine", query.into()).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    assert!(answer.contains("forms a cycle"), "{answer}");
     let mut scheduler = guarded.client("scheduler").await;
     scheduler.may_not_subscribe("enlist.events.>").await;
     // The replica itself is one of its fleet, and not the server's master.

@@ -1,10 +1,10 @@
 //! Who takes part in a fleet, and on which subjects each of them has to speak and to listen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bus::streams::api_prefix;
 use crate::bus::subjects::Subjects;
-use crate::config::{Config, ExternalConfig, ProviderConfig};
+use crate::config::{Config, ProviderConfig};
 use crate::domain::{Pool, Verb};
 
 /// One role, and all that it may do.
@@ -65,7 +65,7 @@ pub(super) fn all(config: &Config) -> Vec<Role> {
     let mut roles = vec![fleet.replica()];
     roles.extend(config.pools.keys().map(|pool| fleet.publisher(pool)));
     roles.extend([fleet.subscriber(), fleet.scheduler(), fleet.operator()]);
-    roles.extend(fleet.providers.iter().map(|external| provider(external)));
+    roles.extend(fleet.providers.iter().map(|(name, subjects)| provider(name, subjects)));
     roles
 }
 
@@ -75,12 +75,12 @@ struct Fleet<'a> {
     prefix: &'a str,
     /// Before what is asked of the server's streams.
     api: String,
-    providers: Vec<&'a ExternalConfig>,
+    /// What each external provider listens to: one name may stand behind several prefixes.
+    providers: BTreeMap<&'a str, BTreeSet<String>>,
 }
 
 impl<'a> Fleet<'a> {
     fn new(config: &'a Config) -> Self {
-        let mut seen = BTreeSet::new();
         let external = config.pools.values().filter_map(|pool| match &pool.provider {
             ProviderConfig::Nats(external) => Some(external),
             ProviderConfig::Process
@@ -88,12 +88,16 @@ impl<'a> Fleet<'a> {
             | ProviderConfig::Static { .. }
             | ProviderConfig::Null(_) => None,
         });
+        let mut providers: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for external in external {
+            providers.entry(&external.name).or_default().insert(external.subject("*"));
+        }
         Self {
             config,
             subjects: Subjects::new(&config.prefix),
             prefix: config.prefix.as_str(),
             api: api_prefix(config.nats.domain.as_deref()),
-            providers: external.filter(|external| seen.insert(external.subject("*"))).collect(),
+            providers,
         }
     }
 
@@ -101,15 +105,21 @@ impl<'a> Fleet<'a> {
         format!("{}.{request}.{stream}", self.api)
     }
 
-    /// What a reader of a stream asks for, with consumers that the server drops by itself.
-    fn reading(&self, stream: &str) -> [String; 5] {
+    /// What a reader of a stream asks for, message by message and in batches.
+    fn reading(&self, stream: &str) -> [String; 4] {
         [
             self.api("STREAM.INFO", stream),
             self.api("STREAM.MSG.GET", stream),
+            // A batch names its filter in its body.
+            self.api("DIRECT.GET", stream),
             self.api("DIRECT.GET", &format!("{stream}.>")),
-            self.api("CONSUMER.CREATE", stream),
-            self.api("CONSUMER.CREATE", &format!("{stream}.>")),
         ]
+    }
+
+    /// What it takes to have a stream delivered. A push consumer may deliver to any subject but the stream's own, so that
+    /// on the view or the dead letters this is as good as writing the log.
+    fn consuming(&self, stream: &str) -> [String; 2] {
+        [self.api("CONSUMER.CREATE", stream), self.api("CONSUMER.CREATE", &format!("{stream}.>"))]
     }
 
     /// Keeps the streams, does what commands say, and tells of it: nobody else writes the log.
@@ -121,8 +131,9 @@ impl<'a> Fleet<'a> {
         let mut role = Role::new("replica", "takes commands, writes the log")
             .may_publish([format!("{prefix}.log.>"), format!("{prefix}.dead.>")])
             .may_publish([&scheduler.register, &scheduler.unregister, &scheduler.list])
-            .may_publish(self.providers.iter().map(|provider| provider.subject("*")))
-            .may_publish([events.as_str(), &view].iter().flat_map(|stream| self.reading(stream)))
+            .may_publish(self.providers.values().flatten().map(String::as_str))
+            .may_publish([events.as_str(), &view, &dead].iter().flat_map(|stream| self.reading(stream)))
+            .may_publish([events.as_str(), &view].iter().flat_map(|stream| self.consuming(stream)))
             .may_publish([&events, &view].map(|stream| self.api("STREAM.PURGE", stream)))
             .may_publish([
                 self.api("CONSUMER.DELETE", &format!("{events}.*")),
@@ -131,7 +142,8 @@ impl<'a> Fleet<'a> {
                 format!("$JS.FC.{events}.>"),
                 format!("$JS.FC.{view}.>"),
             ])
-            .may_publish([self.api("STREAM.INFO", &dead), self.api("STREAM.MSG.GET", &dead)]);
+            // A replay takes the refused command's record away first, and its letter last.
+            .may_publish([self.api("STREAM.MSG.DELETE", &dead)]);
         for stream in queues.iter().chain([&events, &view, &dead]) {
             role = role.may_publish([self.api("STREAM.CREATE", stream), self.api("STREAM.UPDATE", stream)]);
         }
@@ -159,7 +171,7 @@ impl<'a> Fleet<'a> {
             .may_publish([format!("{prefix}.srv.provision.{pool}"), format!("{prefix}.srv.terminate.{pool}")])
             .may_publish([
                 self.api("DIRECT.GET", &format!("{}.{view}", subjects.view_stream())),
-                self.api("DIRECT.GET", &format!("{}.{}", subjects.dead_stream(), subjects.dead_of_pool(pool))),
+                self.api("DIRECT.GET", &format!("{}.{prefix}.dead.{pool}.>", subjects.dead_stream())),
             ])
             .may_subscribe([subjects.events_of_pool(pool), subjects.dead_of_pool(pool)])
     }
@@ -170,11 +182,12 @@ impl<'a> Fleet<'a> {
         let (events, view) = (subjects.event_stream(), subjects.view_stream());
         Role::new("subscriber", "hears and reads every event")
             .may_publish([events.as_str(), &view].iter().flat_map(|stream| self.reading(stream)))
+            .may_publish(self.consuming(&events))
             .may_publish(
                 ["CONSUMER.DURABLE.CREATE", "CONSUMER.INFO", "CONSUMER.MSG.NEXT"]
                     .map(|request| self.api(request, &format!("{events}.>"))),
             )
-            .may_publish([format!("$JS.ACK.{events}.>"), format!("$JS.FC.{events}.>"), format!("$JS.FC.{view}.>")])
+            .may_publish([format!("$JS.ACK.{events}.>"), format!("$JS.FC.{events}.>")])
             .may_publish([format!("{prefix}.srv.get"), format!("{prefix}.srv.list")])
             .may_subscribe([subjects.events_all()])
     }
@@ -203,7 +216,6 @@ impl<'a> Fleet<'a> {
                 self.api("CONSUMER.NAMES", stream),
                 self.api("CONSUMER.LIST", stream),
                 self.api("CONSUMER.INFO", &format!("{stream}.*")),
-                format!("$JS.FC.{stream}.>"),
             ]);
         }
         role.may_publish(queues.iter().map(|queue| self.api("STREAM.MSG.GET", queue)))
@@ -212,9 +224,9 @@ impl<'a> Fleet<'a> {
 }
 
 /// Makes and removes what it is asked for.
-fn provider(provider: &ExternalConfig) -> Role {
-    let subjects = provider.subject("*");
-    Role::new(format!("provider-{}", provider.name), format!("answers on {subjects}"))
-        .may_subscribe([subjects])
+fn provider(name: &str, subjects: &BTreeSet<String>) -> Role {
+    let listens: Vec<&str> = subjects.iter().map(String::as_str).collect();
+    Role::new(format!("provider-{name}"), format!("answers on {}", listens.join(" and ")))
+        .may_subscribe(listens)
         .may_answer(Answers::Often)
 }

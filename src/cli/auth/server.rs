@@ -16,8 +16,11 @@ pub(super) fn text(config: &Config, dir: &Path, listen: SocketAddr, keys: &[(&Ro
     let _ = write!(
         text,
         r#"# nats-server's part of the enlist fleet "{prefix}", by `enlist auth init`. There is no secret in it: each user proves
-# itself by the nkey seed in its own file, <role>.nk. Whoever may create consumers can have the server deliver what they
-# read to any subject. Beyond loopback, add a tls block.
+# itself by the nkey seed in its own file, <role>.nk. Beyond loopback, add a tls block.
+#
+# Permissions do not hold back where the server answers or delivers to: who may ask it anything can have the answer, and who
+# may create consumers (the subscriber, on the log) the events, sent to a subject that it may not publish to itself. So
+# publishers, subscriber and operator could put rubbish on the log or into a queue: give their keys to those who will not.
 
 listen: {listen}
 jetstream {{ store_dir: {store} }}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Check, Orders, Ward};
 use crate::bus::permitted::{self, Need, needed, refused};
+use crate::bus::subjects::Subjects;
 use crate::domain::{Lane, Pool, Verb};
 
 /// A server that says no says it to the connection, and answers nobody.
@@ -49,7 +50,14 @@ fn of_a_replica(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
     for subject in [format!("{api}.STREAM.MSG.GET.{log}"), format!("{api}.CONSUMER.CREATE.{log}")] {
         needs.push(Need { subject, body: Bytes::from_static(b"{") });
     }
+    needs.extend(batches(subjects, api));
     needs
+}
+
+/// Whatever lists reads in batches: they are asked for on the stream's name alone.
+fn batches(subjects: &Subjects, api: &str) -> [Need; 3] {
+    [subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()]
+        .map(|stream| Need { subject: format!("{api}.DIRECT.GET.{stream}"), body: Bytes::from_static(b"{") })
 }
 
 fn of_a_client(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
@@ -61,9 +69,7 @@ fn of_a_client(ward: &Ward<'_>, pools: &[Pool]) -> Vec<Need> {
             needs.push(Need { subject: subjects.command(pool, verb), body: Bytes::new() });
         }
     }
-    for stream in [subjects.view_stream(), subjects.event_stream(), subjects.dead_stream()] {
-        needs.push(Need { subject: format!("{api}.DIRECT.GET.{stream}"), body: Bytes::from_static(b"{") });
-    }
+    needs.extend(batches(subjects, api));
     needs
 }
 

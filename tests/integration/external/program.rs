@@ -25,7 +25,7 @@ use tokio::time::sleep;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     None,
-    /// None either: a create takes longer than silence is borne, and there are heartbeats.
+    /// None either: the first create takes longer than silence is borne, and there are heartbeats.
     Slow,
     /// The first create is done and not answered.
     FirstAnswerLost,
@@ -109,9 +109,9 @@ async fn answer(client: Client, message: Message, state: Arc<State>) {
         *number += 1;
         *number
     };
-    if state.flaw == Flaw::Slow && request == "create" {
+    if state.flaw == Flaw::Slow && request == "create" && number == 1 {
         for _ in 0..6 {
-            sleep(state.config.answer_timeout / 2).await;
+            sleep(state.config.answer_timeout / 4).await;
             reply(&client, &message, ProviderReply::<Deleted>::Working.encode()).await;
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -122,6 +122,12 @@ impl Batches {
             ended: false,
             ready: VecDeque::new(),
         }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn stream(self) -> BoxStream<'static, Result<Copied, BatchError>> {
+        unfold(self, |mut batches| async move { Some((batches.next().await?, batches)) }).boxed()
     }
 
     /// The next message.

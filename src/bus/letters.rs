@@ -1,7 +1,7 @@
 //! Dead letters, read in the order in which they were stored.
 
 use async_nats::HeaderValue;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 
 use super::batch::{BatchError, Copied};
@@ -34,8 +34,7 @@ impl View {
     /// passed over.
     #[must_use]
     pub fn letters(&self, pool: Option<&Pool>) -> BoxStream<'static, Result<Letter, BatchError>> {
-        let batches = self.dead_letters(pool);
-        let all = stream::unfold(batches, |mut batches| async move { Some((batches.next().await?, batches)) });
+        let all = self.dead_letters(pool).stream();
         all.filter_map(|copied| std::future::ready(copied.map(read).transpose())).boxed()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_nats::{Client, HeaderMap, Message};
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 
 use super::batch::{BatchError, Batches, Copied};
@@ -171,7 +171,7 @@ impl View {
 }
 
 fn walk(batches: Batches) -> BoxStream<'static, Result<Seen, BatchError>> {
-    stream::unfold(batches, |mut batches| async move { Some((batches.next().await?.map(seen), batches)) }).boxed()
+    batches.stream().map(|copied| copied.map(seen)).boxed()
 }
 
 fn seen(copied: Copied) -> Seen {

@@ -1,6 +1,7 @@
 //! What verbs that send a command have in common; and one command, sent and waited for.
 
 use std::cell::Cell;
+use std::io::{BufRead as _, IsTerminal as _, stderr, stdin};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -48,6 +49,17 @@ pub(super) fn id_below(base: &CommandId, end: impl std::fmt::Display) -> Result<
 /// A command that a replica would refuse is refused here.
 pub(super) fn understood<T>(decoded: Result<T, Undecodable>) -> Result<T, Misused> {
     decoded.map_err(|undecodable| Misused(undecodable.refusal.detail))
+}
+
+/// Whether a person agrees; where nobody is there to ask, `without` says what would have been done.
+pub(super) fn asked(without: &str, question: &str) -> anyhow::Result<bool> {
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(Misused(format!("{without}, and no terminal is there to ask: say --yes")).into());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The line that says that the broker has the command.

@@ -1,6 +1,5 @@
 //! `enlist terminate`: one worker's end, or that of all who are meant.
 
-use std::io::{BufRead as _, IsTerminal as _, stderr, stdin};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,8 +8,8 @@ use futures_util::TryStreamExt as _;
 use super::ls::WhichArgs;
 use super::many::{Many, send_all};
 use super::orders::{self, Order, Orders, no_fleet, view};
-use super::send::{SendArgs, id_below, new_base, new_id, send, understood};
-use super::{Exit, Misused, ended};
+use super::send::{SendArgs, asked, id_below, new_base, new_id, send, understood};
+use super::{Exit, ended};
 use crate::bus::view::Filter;
 use crate::config::{Config, time};
 use crate::domain::{CommandId, Pool, State, WorkerId};
@@ -124,12 +123,5 @@ async fn meant(orders: &Orders, pool: &Pool, which: &WhichArgs) -> anyhow::Resul
 /// Asks, where there is somebody to ask.
 fn agreed(pool: &Pool, number: usize) -> anyhow::Result<bool> {
     let what = if number == 1 { "1 worker".to_owned() } else { format!("{number} workers") };
-    if !stdin().is_terminal() || !stderr().is_terminal() {
-        let misused = format!("{what} of pool {pool} would be terminated, and no terminal is there to ask: say --yes");
-        return Err(Misused(misused).into());
-    }
-    eprint!("terminate {what} of pool {pool}? [y/N] ");
-    let mut answer = String::new();
-    stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    asked(&format!("{what} of pool {pool} would be terminated"), &format!("terminate {what} of pool {pool}?"))
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::scheduler::{Unreadable, read};
+use super::scheduler::{Unreadable, message, read};
 use super::to_json;
 use crate::domain::{
     Capabilities, Claimed, CommandId, ErrorClass, Labels, Pool, Prefix, SpecHash, WorkerId, WorkerSpec,
@@ -159,26 +159,9 @@ pub struct InstanceRecord {
     pub created_at: Timestamp,
 }
 
-macro_rules! request {
-    ($name:ident, $what:literal) => {
-        impl $name {
-            /// The body to send.
-            #[must_use]
-            pub fn encode(&self) -> Vec<u8> {
-                to_json(self, 512)
-            }
-
-            /// Reads a body. Never panics, whatever the bytes.
-            pub fn decode(body: &[u8]) -> Result<Self, Unreadable> {
-                read($what, body)
-            }
-        }
-    };
-}
-
-request!(CreateRequest, "create request");
-request!(DeleteRequest, "delete request");
-request!(InstancesRequest, "list request");
+message!(CreateRequest, "create request");
+message!(DeleteRequest, "delete request");
+message!(InstancesRequest, "list request");
 
 impl<T: Serialize + DeserializeOwned> ProviderReply<T> {
     /// The body to send.

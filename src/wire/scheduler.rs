@@ -158,6 +158,7 @@ macro_rules! message {
         }
     };
 }
+pub(super) use message;
 
 message!(RegisterRequest, "register request");
 message!(RegisterReply, "register reply");

@@ -2,8 +2,6 @@
 
 mod replay;
 
-use std::io::{BufRead as _, IsTerminal as _, stderr, stdin};
-
 use clap::{Args, Subcommand};
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
@@ -11,7 +9,8 @@ use serde::Serialize;
 
 use super::orders::{self, Orders, no_fleet, view};
 use super::output::{Format, OutputArgs, Sheet, print_json, printed, since, span};
-use super::{Exit, Misused, ended};
+use super::send::asked;
+use super::{Exit, ended};
 use crate::bus::letters::Letter;
 use crate::bus::stored;
 use crate::config::Config;
@@ -263,14 +262,7 @@ fn agreed(args: &SomeArgs, verb: &str, number: u64) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let what = if number == 1 { "1 dead letter".to_owned() } else { format!("{number} dead letters") };
-    if !stdin().is_terminal() || !stderr().is_terminal() {
-        let misused = format!("{what} would be {verb}, and no terminal is there to ask: say --yes");
-        return Err(Misused(misused).into());
-    }
-    eprint!("{what} will be {verb}: go on? [y/N] ");
-    let mut answer = String::new();
-    stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    asked(&format!("{what} would be {verb}"), &format!("{what} will be {verb}: go on?"))
 }
 
 async fn replay(config: &Config, args: &SomeArgs) -> anyhow::Result<bool> {

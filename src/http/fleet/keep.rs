@@ -363,8 +363,7 @@ impl FleetParts {
 
     fn walk(&self, stream: String, filter: String, from: u64) -> BoxStream<'static, Result<Copied, BatchError>> {
         let Orders { connection, api_prefix, .. } = &self.orders;
-        let batches = Batches::new(connection.client.clone(), api_prefix, stream, filter, from);
-        stream::unfold(batches, |mut batches| async move { Some((batches.next().await?, batches)) }).boxed()
+        Batches::new(connection.client.clone(), api_prefix, stream, filter, from).stream()
     }
 
     fn dead_after(&self, after: u64) -> BoxStream<'static, Result<Copied, BatchError>> {

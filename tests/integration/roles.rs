@@ -215,8 +215,17 @@ async fn replays_what_was_refused(guarded: &Guarded) {
     let command = r#"{"command_id":"c-full"}"#;
     publisher.client.publish("enlist.cmd.full.provision", command.into()).await.unwrap();
     timeout(PATIENCE, letters.next()).await.expect("a letter").unwrap();
+    // A subscriber hears of it before it is stored.
     let subject = "$JS.API.DIRECT.GET.ENLIST_DEAD.enlist.dead.full.provision.c-full";
-    let letter = publisher.client.request(subject, "".into()).await.unwrap();
+    let stored = async {
+        loop {
+            let answer = publisher.client.request(subject, "".into()).await.unwrap();
+            if answer.status.is_none() {
+                break answer;
+            }
+        }
+    };
+    let letter = timeout(PATIENCE, stored).await.expect("a stored letter");
     assert_eq!(letter.payload.as_ref(), command.as_bytes());
     publisher.has_no_complaint();
 

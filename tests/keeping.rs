@@ -203,6 +203,37 @@ async fn a_pool_keeps_its_size_and_gives_it_up() {
 }
 
 #[tokio::test]
+async fn of_a_place_no_more_is_held_than_its_worker_and_what_failed_since_one_could_be_made() {
+    let fleet = Fleet::new();
+    let config = DynamicWorkerConfig::new(pool(), WorkerSpec::default());
+    fleet.service.create_pool(&config, 1).await.record.unwrap();
+    let worker = async || {
+        let (look, _) = fleet.service.plan_sweep(&fleet.config).await.unwrap();
+        let live: Vec<_> = look.records.iter().filter(|(_, known)| known.is_live()).map(|(id, _)| id.clone()).collect();
+        (look, live)
+    };
+    let end = async |live: &[WorkerId]| {
+        let terminate = TerminateWorkerConfig::new(pool(), live[0].clone());
+        fleet.service.terminate_worker(&terminate).await.unwrap();
+    };
+    // The first had no place yet.
+    end(&worker().await.1).await;
+    fleet.sweep().await;
+    for ended in 2..5 {
+        end(&worker().await.1).await;
+        let (look, live) = worker().await;
+        assert_eq!((look.records.len(), live.len()), (1, 0), "the place goes on from the newest: {look:?}");
+        fleet.sweep().await;
+        let (look, live) = worker().await;
+        assert_eq!((look.records.len(), live.len(), look.others), (1, 1, ended), "{look:?}");
+    }
+    // Once they are to be purged a rule asks about them.
+    fleet.hands.turn(fleet.config.retention + Duration::from_secs(1));
+    let report = fleet.sweep().await;
+    assert_eq!(report.count(SweepAct::Purge), 4, "{report:?}");
+}
+
+#[tokio::test]
 async fn a_log_that_is_gone_freezes_the_sweep_and_adoption_thaws_it() {
     let fleet = Fleet::new();
     for _ in 0..20 {

@@ -1,6 +1,6 @@
 //! Rebuilding records from what the provider says of its instances, after the log was lost or put back to an older copy.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::hold::Hold;
 use super::sweep::{Count, Known, Records, SchedulerList, SweepError, SweepPoolConfig};
@@ -42,10 +42,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let mut instances = self.list_instances(&config.pool).await?;
         let listed = match self.list_scheduler(&config.pool).await {
             SchedulerList::Of(listed) => listed,
-            SchedulerList::None | SchedulerList::Away(_) => HashMap::new(),
+            SchedulerList::None | SchedulerList::Away(_) => BTreeMap::new(),
         };
         let listed_by_provider: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
-        let of_use = |worker_id: &WorkerId, known: &Known| known.is_live() || listed_by_provider.contains(worker_id);
+        let of_use = |worker_id: &WorkerId, known: &Known| {
+            (known.is_live() || listed_by_provider.contains(worker_id)).then(Vec::new)
+        };
         let Records { workers: records, size, .. } = self.records(&config.pool, of_use).await?;
         instances.retain(|instance| !records.contains_key(&instance.key.worker_id));
         instances.sort_by(|a, b| a.key.worker_id.cmp(&b.key.worker_id));
@@ -100,7 +102,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Above all that the scheduler can have seen of the worker: it ignores what is below.
-    fn epoch_above(instance: &Instance, listed: &HashMap<WorkerId, u64>) -> u64 {
+    fn epoch_above(instance: &Instance, listed: &BTreeMap<WorkerId, u64>) -> u64 {
         instance.epoch.max(listed.get(&instance.key.worker_id).copied().unwrap_or(0)).saturating_add(1)
     }
 

@@ -56,7 +56,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(size);
         }
         let at = Instant::now();
-        let Records { workers, size, .. } = self.records(pool, |_, known| known.is_live()).await?;
+        let Records { workers, size, .. } = self.records(pool, |_, known| known.is_live().then(Vec::new)).await?;
         let size = size.map(|entry| (entry.record.size as usize, Count::of(&workers).counted));
         *counted = Some(Counted { at, size });
         Ok(size)

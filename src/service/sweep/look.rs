@@ -1,6 +1,6 @@
 //! What a sweep knows before it decides anything: the provider's list, the scheduler's list, the records, in this order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -22,7 +22,7 @@ pub struct Look {
     /// worker's claim, so that a claim which is not seen afterwards was not there.
     pub instances: Vec<Instance>,
     /// The newest event of every worker that a rule asks about.
-    pub records: HashMap<WorkerId, Known>,
+    pub records: BTreeMap<WorkerId, Known>,
     /// How many workers the log tells of beside those: they have ended, and nothing is left of them anywhere.
     pub others: usize,
     /// Whom the scheduler knows. Asked before the records are read, too: a worker that ends in between is in the list and
@@ -38,7 +38,7 @@ pub struct Look {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchedulerList {
     /// These workers, each with the epoch under which it was registered.
-    Of(HashMap<WorkerId, u64>),
+    Of(BTreeMap<WorkerId, u64>),
     /// It keeps no list, or nobody registers workers.
     None,
     /// It did not say.

@@ -1,6 +1,6 @@
 //! How a sweep looks: in an order in which no moment between two lists makes a healthy worker look sick.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,10 +20,14 @@ const MOST_PLACES: usize = 32;
 /// A scheduler has so long for its list, however many pages it has.
 const LONGEST_LIST: Duration = Duration::from_secs(60);
 
+/// What a worker's newest event is to a look: `None` where it is of no use, else the workers that are of none any more.
+pub(in crate::service) type Use = Option<Vec<WorkerId>>;
+const KEPT: Use = Some(Vec::new());
+
 /// What is held of a pool's events.
 pub(in crate::service) struct Records {
     /// The newest event of each worker that is of use.
-    pub(in crate::service) workers: HashMap<WorkerId, Known>,
+    pub(in crate::service) workers: BTreeMap<WorkerId, Known>,
     /// How many others have ended.
     pub(in crate::service) others: usize,
     /// The pool's own.
@@ -35,7 +39,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
         let SweepPoolConfig { pool, trust_ended, .. } = config;
-        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| true).await?) } else { None };
+        let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| KEPT).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
@@ -55,16 +59,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     pub(in crate::service) async fn records(
         &self,
         pool: &Pool,
-        mut of_use: impl FnMut(&WorkerId, &Known) -> bool + Send,
+        mut of_use: impl FnMut(&WorkerId, &Known) -> Use + Send,
     ) -> Result<Records, ReadError> {
-        let (mut workers, mut others, mut size) = (HashMap::new(), 0, None);
+        let (mut workers, mut others, mut size) = (BTreeMap::new(), 0, None);
         let take = |scanned| match scanned {
             // In the order of the log: a later event takes an earlier one's place.
             Scanned::Worker(entry) => {
                 let worker_id = entry.worker.worker_id.clone();
                 let known = Known::from(entry);
-                if of_use(&worker_id, &known) {
+                if let Some(no_more) = of_use(&worker_id, &known) {
                     workers.insert(worker_id, known);
+                    for worker_id in no_more {
+                        others += usize::from(workers.remove(&worker_id).is_some());
+                    }
                 } else {
                     workers.remove(&worker_id);
                     others += 1;
@@ -77,31 +84,45 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     }
 
     /// Whether a rule of the plan asks about a worker: not where it has ended, and nothing is left of it anywhere, and
-    /// nothing comes after it.
+    /// nothing comes after it. A place of the pool's size goes on from its newest worker, and waits by how many could not be
+    /// made since one could: what ended before that one is of no use.
     fn of_use<'a>(
         &self,
         config: &SweepPoolConfig,
         now: Timestamp,
         instances: &'a [Instance],
         scheduler: &'a SchedulerList,
-    ) -> impl FnMut(&WorkerId, &Known) -> bool + use<'a, P, R, J> {
+    ) -> impl FnMut(&WorkerId, &Known) -> Use + use<'a, P, R, J> {
         let retention = config.retention;
         let hosts: HashSet<WorkerId> = self.provider.inventory().into_iter().flatten().collect();
         let instances: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
-        let mut past = 0;
+        let (mut past, mut of_places) = (0, HashMap::<u32, Vec<WorkerId>>::new());
         move |worker_id, known| {
             let is_listed = || match scheduler {
                 SchedulerList::Of(listed) => listed.contains_key(worker_id),
                 SchedulerList::None | SchedulerList::Away(_) => false,
             };
-            // What was lost may be what this sweep has begun with before it died; a place goes on from its newest worker.
-            let goes_on = known.is_live() || known.state == State::Lost || known.slot.is_some();
+            let was_made = known.state != State::Provisioning && !known.unmade;
+            let no_more = match known.slot.filter(|_| was_made) {
+                Some(slot) => of_places.remove(&slot.number).unwrap_or_default(),
+                None => Vec::new(),
+            };
+            // What was lost may be what this sweep has begun with before it died.
+            let goes_on = known.is_live() || known.state == State::Lost;
             if goes_on || instances.contains(worker_id) || hosts.contains(worker_id) || is_listed() {
-                return true;
+                return Some(no_more);
             }
-            let goes = past < MOST_PURGES && is_past(known, now, retention);
+            let is_past = is_past(known, now, retention);
+            if let Some(slot) = known.slot {
+                // What is past is for the plan to purge, unless its place has none that is newer.
+                if !is_past {
+                    of_places.entry(slot.number).or_default().push(worker_id.clone());
+                }
+                return Some(no_more);
+            }
+            let goes = is_past && past < MOST_PURGES;
             past += usize::from(goes);
-            goes
+            goes.then_some(no_more)
         }
     }
 
@@ -125,7 +146,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     async fn rolled_back(
         &self,
         instances: &[Instance],
-        records: &HashMap<WorkerId, Known>,
+        records: &BTreeMap<WorkerId, Known>,
         scan: Scan,
         trust_ended: bool,
     ) -> Result<Option<String>, ReadError> {

@@ -135,7 +135,7 @@ fn removals(
             confirmed.reports.push(Act::ReportOrphan { instance });
         }
     }
-    for (worker_id, known) in sorted(&look.records) {
+    for (worker_id, known) in &look.records {
         let Some(instance_id) = known.instance_id.as_deref().filter(|_| known.counts()) else { continue };
         if instances.get(worker_id).is_some_and(|listed| listed.instance_id == instance_id) {
             continue;
@@ -174,7 +174,7 @@ fn orphans(look: &Look) -> Vec<(&Instance, Option<&Known>)> {
 /// Workers in the scheduler's list that have ended, or never were.
 fn scheduler_strays(look: &Look, plan: &mut Plan) {
     let SchedulerList::Of(listed) = &look.scheduler else { return };
-    for (worker_id, epoch) in sorted(listed) {
+    for (worker_id, epoch) in listed {
         let record = look.records.get(worker_id);
         if record.is_some_and(Known::is_live) {
             continue;
@@ -187,7 +187,7 @@ fn scheduler_strays(look: &Look, plan: &mut Plan) {
 
 /// Records that nobody moves any more, and what this very sweep began before it died.
 fn unfinished(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>, plan: &mut Plan) {
-    let all = sorted(&look.records).into_iter().filter(|(worker_id, _)| !lost.contains(*worker_id));
+    let all = look.records.iter().filter(|(worker_id, _)| !lost.contains(*worker_id));
     for (worker_id, known) in all {
         let own = rules.message.is_some() && known.message == rules.message;
         let stood = passed(known.updated_at, look.now) > signed(rules.stuck_after);
@@ -212,7 +212,7 @@ fn registrations(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Ins
     if matches!(look.scheduler, SchedulerList::Away(_)) {
         return;
     }
-    for (worker_id, known) in sorted(&look.records) {
+    for (worker_id, known) in &look.records {
         // Nobody is told of what is not there.
         let there = look.worker_type == WorkerType::Static
             || instances
@@ -249,7 +249,7 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
         *newest = known.sequence.max(*newest);
     }
     let is_newest = |known: &Known| known.slot.is_some_and(|slot| newest.get(&slot.number) == Some(&known.sequence));
-    let past = sorted(&look.records).into_iter().filter(|(worker_id, known)| {
+    let past = look.records.iter().filter(|(worker_id, known)| {
         let listed = match &look.scheduler {
             SchedulerList::Of(listed) => listed.contains_key(*worker_id),
             SchedulerList::None => false,
@@ -271,13 +271,6 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
 /// The worker ended longer ago than its events are kept.
 pub(super) fn is_past(known: &Known, now: Timestamp, retention: Duration) -> bool {
     !known.is_live() && (mutant::on(Mutant::PurgedEarly) || passed(known.updated_at, now) > signed(retention))
-}
-
-/// In the order of names, so that the same look makes the same plan.
-fn sorted<V>(map: &HashMap<WorkerId, V>) -> Vec<(&WorkerId, &V)> {
-    let mut all: Vec<_> = map.iter().collect();
-    all.sort_by_key(|(worker_id, _)| *worker_id);
-    all
 }
 
 fn passed(from: Timestamp, to: Timestamp) -> SignedDuration {

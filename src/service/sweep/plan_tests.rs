@@ -1,6 +1,6 @@
 //! Every rule of the plan, held against any pool that can be.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -89,7 +89,7 @@ pub(super) fn look() -> Look {
         now: now(),
         worker_type: WorkerType::Dynamic,
         instances: Vec::new(),
-        records: HashMap::new(),
+        records: BTreeMap::new(),
         scheduler: SchedulerList::None,
         size: None,
         others: 0,
@@ -147,7 +147,7 @@ fn any_pool() -> impl Strategy<Value = Any> {
         (0..12_usize, 0..3_u8, any::<bool>(), proptest::option::of(0..70_u32), proptest::option::of(1..70_usize));
     (workers, settings, 0..10_u8).prop_map(|(workers, (most, scheduler, remove, size, max_workers), odd)| {
         let mut look = look();
-        let (mut listed, mut seen) = (HashMap::new(), look.clone());
+        let (mut listed, mut seen) = (BTreeMap::new(), look.clone());
         for (number, (record, made, in_list, before)) in workers.into_iter().enumerate() {
             if let Some((state, age, refused)) = record {
                 let slot =

@@ -1,7 +1,7 @@
 //! What a pool's size asks for: which workers are to be made, and which are to go.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub struct Count {
 impl Count {
     /// Counts the workers of a pool.
     #[must_use]
-    pub fn of(records: &HashMap<WorkerId, Known>) -> Self {
+    pub fn of(records: &BTreeMap<WorkerId, Known>) -> Self {
         let number = |which: fn(&Known) -> bool| records.values().filter(|known| which(known)).count();
         Self { live: number(Known::is_live), counted: number(Known::counts), ready: number(Known::is_ready) }
     }
@@ -66,7 +66,7 @@ pub(super) fn acts(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>) -> Vec<
 }
 
 /// Those that the scheduler does not have go first, since they do no work, and of all others the newest.
-fn surplus(records: &HashMap<WorkerId, Known>, lost: &HashSet<WorkerId>, number: usize) -> Vec<Act> {
+fn surplus(records: &BTreeMap<WorkerId, Known>, lost: &HashSet<WorkerId>, number: usize) -> Vec<Act> {
     let mut candidates: Vec<_> =
         records.iter().filter(|(worker_id, known)| known.counts() && !lost.contains(*worker_id)).collect();
     candidates.sort_by_key(|(worker_id, known)| (known.may_have_work(), Reverse(known.created_at), *worker_id));
@@ -82,7 +82,7 @@ fn surplus(records: &HashMap<WorkerId, Known>, lost: &HashSet<WorkerId>, number:
 }
 
 /// The first free hosts, each under a name that says which of its allocations is meant.
-fn hosts_for(hosts: &[WorkerId], records: &HashMap<WorkerId, Known>, missing: usize) -> Vec<Act> {
+fn hosts_for(hosts: &[WorkerId], records: &BTreeMap<WorkerId, Known>, missing: usize) -> Vec<Act> {
     let free = hosts.iter().filter(|host| records.get(*host).is_none_or(|known| !known.is_live()));
     free.take(missing)
         .map(|host| {

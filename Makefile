@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config kubernetes-schema broker venv bench bench-scale bench-pure image up schemas clean
+.PHONY: help run test test-slow simulate fuzz soak leaks check fmt lint doc deny compose-config kubernetes-schema broker venv bench bench-python bench-scale bench-pure image up schemas clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
@@ -79,6 +79,7 @@ broker: ## A nats-server for `make run`, unless one is named (NATS_URL, NATS_SER
 FLOOR ?= ../shared/floor
 BUILT = $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
 bench: export NATS_SERVER ?= $(or $(shell command -v nats-server),$(CURDIR)/.venv/bin/nats-server)
+bench: export FLOOR := $(FLOOR)
 bench: export ENLIST_BINARY = $(BUILT)/enlist
 bench: export FLOOR_BINARY = $(BUILT)/../floor/release/floor
 bench: broker ## Commands a second beside the bare sequence, release builds of both: REPEATS=7, COMMANDS=20000, IN_HAND=1,64,256
@@ -87,6 +88,13 @@ bench: broker ## Commands a second beside the bare sequence, release builds of b
 		cd $(FLOOR) && $(CARGO) build --locked --release --target-dir $(BUILT)/../floor && cd $(CURDIR) && \
 		$(CARGO) bench --locked --bench floor; \
 	else $(ENLIST_BINARY) bench $(ARGS); fi
+
+# In a venv of its own: these bring dependencies of their own, and no test needs them.
+bench-python: export FLOOR_PYTHON = $(BUILT)/../bench-venv/bin/python
+bench-python: ## The same beside the base sequence in nats-py and FastStream
+	$(PYTHON) -m venv $(BUILT)/../bench-venv
+	$(FLOOR_PYTHON) -m pip install --quiet --disable-pip-version-check -r benches/requirements.txt
+	@$(MAKE) --no-print-directory bench IN_HAND=$(or $(IN_HAND),256)
 
 bench-scale: export NATS_SERVER ?= $(or $(shell command -v nats-server),$(CURDIR)/.venv/bin/nats-server)
 bench-scale: export ENLIST_BINARY = $(BUILT)/enlist

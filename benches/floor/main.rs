@@ -2,8 +2,12 @@
 //!
 //! Each run is a process of its own with a broker of its own, and the two take turns, so that whatever else the machine does
 //! falls on both. Only the ratios say anything; their spread says how much.
+//!
+//! With `FLOOR_PYTHON`, a Python that has `benches/requirements.txt`, the base sequence of the floor in two Python libraries
+//! takes its turns too.
 
 mod broker;
+mod python;
 mod spread;
 
 use std::ffi::OsString;
@@ -55,8 +59,12 @@ fn main() {
         }
         println!("{}", Spread::of(in_hand, &ours, &floor));
     }
+    if let Some(python) = std::env::var_os("FLOOR_PYTHON") {
+        python::compare(&python, repeats);
+    }
 }
 
+/// A variable that `make` sets.
 fn wanted(name: &str) -> OsString {
     std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run this by `make bench`"))
 }

@@ -19,14 +19,30 @@ pub(crate) struct Spread {
 }
 
 /// The median of the ratios of runs that followed each other, the least and the most.
-struct Ratio(f64, f64, f64);
+pub(crate) struct Ratio(f64, f64, f64);
+
+impl Ratio {
+    pub(crate) fn of(each: impl Iterator<Item = f64>) -> Self {
+        let each = sorted(each);
+        Self(each[each.len() / 2], each[0], each[each.len() - 1])
+    }
+}
+
+pub(crate) fn median(each: impl Iterator<Item = f64>) -> f64 {
+    let each = sorted(each);
+    each[each.len() / 2]
+}
+
+fn sorted(each: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut each: Vec<f64> = each.collect();
+    each.sort_by(f64::total_cmp);
+    each
+}
 
 impl Spread {
     pub(crate) fn of(in_hand: usize, ours: &[Figures], floor: &[Figures]) -> Self {
         let ratio = |figure: fn(&Figures) -> f64| {
-            let mut each: Vec<f64> = ours.iter().zip(floor).map(|(ours, floor)| figure(ours) / figure(floor)).collect();
-            each.sort_by(f64::total_cmp);
-            Ratio(each[each.len() / 2], each[0], each[each.len() - 1])
+            Ratio::of(ours.iter().zip(floor).map(|(ours, floor)| figure(ours) / figure(floor)))
         };
         Self {
             in_hand,
@@ -40,11 +56,7 @@ impl Spread {
 }
 
 fn medians(runs: &[Figures]) -> Figures {
-    let median = |figure: fn(&Figures) -> f64| {
-        let mut each: Vec<f64> = runs.iter().map(figure).collect();
-        each.sort_by(f64::total_cmp);
-        each[each.len() / 2]
-    };
+    let median = |figure: fn(&Figures) -> f64| median(runs.iter().map(figure));
     Figures {
         rate: median(|run| run.rate),
         p50: median(|run| run.p50),

@@ -129,8 +129,16 @@ impl Fleet {
         println!("  {sent} messages stored in {:.0} s", began.elapsed().as_secs_f64());
     }
 
-    pub(crate) async fn left(&self) -> u64 {
-        let name = self.subjects.command_stream(&self.pool);
-        self.context.get_stream(name).await.expect("the queue").cached_info().state.messages
+    /// Commands of a verb that are not settled yet.
+    pub(crate) async fn left(&self, verb: Verb) -> u64 {
+        let queue = self.context.get_stream(self.subjects.command_stream(&self.pool)).await.expect("the queue");
+        let subject = self.subjects.command(&self.pool, verb);
+        let counts = queue.info_with_subjects(subject).await.expect("its subjects");
+        counts.map(|count| count.expect("a count").1 as u64).collect::<Vec<_>>().await.into_iter().sum()
+    }
+
+    /// The feed of workers that the scheduler has.
+    pub(crate) fn registered(&self) -> String {
+        format!("{}.events.{}.*.registered", self.prefix, self.pool)
     }
 }

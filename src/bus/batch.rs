@@ -14,10 +14,12 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-/// Messages and bytes of one batch. The server counts what is pending once a batch, which costs it more the more
-/// subjects there are; and two batches are held here at most.
-const MESSAGES: usize = 4096;
-const BYTES: usize = 2 * 1024 * 1024;
+/// Messages of the first batch, which may be all that is wanted, and bytes for each. From batch to batch they double: the
+/// server counts what is pending once a batch, by a look at every subject.
+const FEW: usize = 1024;
+const BYTES_EACH: usize = 512;
+/// Two batches are held here at most.
+const MANY: usize = 16 * 1024;
 /// Until the first message of a batch, and from each to the next.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A stream between two leaders answers nobody for a moment.
@@ -90,6 +92,8 @@ pub struct Batches {
     inbox: String,
     replies: Option<Subscriber>,
     batch: u64,
+    /// Messages of the next batch.
+    size: usize,
     /// Where the next batch begins.
     from: u64,
     asked: bool,
@@ -117,6 +121,7 @@ impl Batches {
             filter,
             replies: None,
             batch: 0,
+            size: FEW,
             from: from.max(1),
             asked: false,
             ended: false,
@@ -174,11 +179,13 @@ impl Batches {
         }
         self.batch += 1;
         self.asked = true;
-        let query =
-            json!({ "seq": self.from, "next_by_subj": self.filter, "batch": MESSAGES, "max_bytes": BYTES }).to_string();
+        let (messages, bytes) = (self.size, self.size * BYTES_EACH);
+        self.size = (2 * self.size).min(MANY);
+        let query = json!({ "seq": self.from, "next_by_subj": self.filter, "batch": messages, "max_bytes": bytes });
         let reply_to = format!("{}.{}", self.inbox, self.batch);
         let sent =
-            timeout(PATIENCE, self.client.publish_with_reply(self.subject.clone(), reply_to, query.into())).await;
+            timeout(PATIENCE, self.client.publish_with_reply(self.subject.clone(), reply_to, query.to_string().into()))
+                .await;
         sent.map_err(|_| self.timed_out())?.map_err(|error| match error.kind() {
             PublishErrorKind::Send => BatchError::Disconnected,
             PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => self.refused(error),

@@ -1,7 +1,7 @@
 //! The connection: how it is made, kept, and proved to be to a server that can do what is asked of it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
@@ -35,22 +35,47 @@ pub struct Connection {
     pub client: Client,
     /// Its state, as it changes.
     pub link: watch::Receiver<Link>,
-    /// The last error that the server has told, say a missing permission, and when it did.
-    last_error: Arc<Mutex<Option<(Instant, String)>>>,
+    complaints: Arc<Mutex<Complaints>>,
+}
+
+/// What the server has told this connection of what it does not like.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// The last error, say a missing permission, and when it was told.
+    last: Option<(Instant, String)>,
+    /// Where a refusal is a piece of news and not a mistake.
+    tried: Option<String>,
+}
+
+impl Complaints {
+    /// Whether this one is no surprise.
+    fn tell(&mut self, text: String) -> bool {
+        let expected = self.tried.as_ref().is_some_and(|subject| text.contains(subject));
+        self.last = Some((Instant::now(), text));
+        expected
+    }
 }
 
 impl Connection {
     /// The server's last complaint, for an error message about a request that was not answered.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, text)| text.clone())
+        self.complaints().last.as_ref().map(|(_, text)| text.clone())
     }
 
     /// The same, where it was made after `begun`: an old one says nothing about a request of now.
     #[must_use]
     pub fn complaint_since(&self, begun: Instant) -> Option<String> {
-        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
+        self.complaints().last.as_ref().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
+    }
+
+    /// From now on it is no mistake if the server does not let us publish there: there is another way, and nobody is told.
+    pub fn tries(&self, subject: &str) {
+        self.complaints().tried = Some(subject.to_owned());
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,8 +117,8 @@ pub enum ConnectError {
 /// Connects, and checks that the server is new enough. Reconnects by itself from then on.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, ConnectError> {
     let (up, link) = watch::channel(Link::Up);
-    let last_error = Arc::new(Mutex::new(None));
-    let seen = Arc::clone(&last_error);
+    let complaints = Arc::new(Mutex::new(Complaints::default()));
+    let told = Arc::clone(&complaints);
     let mut options = authenticated(config)?
         .name(name)
         .ping_interval(PING_INTERVAL)
@@ -109,10 +134,16 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
                 Event::LameDuckMode => Some(Link::LameDuck),
                 Event::Draining | Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => None,
             };
-            if let Event::ServerError(error) = &event {
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.to_string()));
-            }
+            let expected = match &event {
+                Event::ServerError(error) => {
+                    told.lock().unwrap_or_else(PoisonError::into_inner).tell(error.to_string())
+                }
+                _ => false,
+            };
             match &event {
+                Event::ServerError(_) if expected => {
+                    tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats")
+                }
                 Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
                     tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
@@ -145,7 +176,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
     if !info.jetstream {
         return Err(ConnectError::NoJetStream { url });
     }
-    Ok(Connection { client, link, last_error })
+    Ok(Connection { client, link, complaints })
 }
 
 /// A URL without its credentials: the client passes over what stands there, and would carry it about.

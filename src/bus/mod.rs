@@ -6,6 +6,7 @@ pub mod connection;
 pub mod delivery;
 pub mod feed;
 pub mod letters;
+pub mod listing;
 pub mod orders;
 pub mod pass;
 pub mod permitted;

@@ -9,6 +9,7 @@ use async_nats::jetstream::{self, Message};
 use async_nats::{Client, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -35,6 +36,9 @@ pub struct Pass {
     messages: Subscriber,
     /// Messages that have come. The server numbers them, so that it shows if one is missing.
     count: u64,
+    /// Messages that the server has still to send, and when it stored the last that came.
+    left: u64,
+    time: Timestamp,
 }
 
 /// What comes by a pass.
@@ -63,6 +67,8 @@ impl Pass {
         #[derive(Deserialize)]
         struct Answer {
             error: Option<ApiError>,
+            #[serde(default)]
+            num_pending: u64,
         }
         let client = requests.client().clone();
         let inbox = client.new_inbox();
@@ -92,7 +98,18 @@ impl Pass {
         if let Some(error) = answer.error {
             return Err(ReadStoredError::from(error).into());
         }
-        Ok(Self { context: jetstream::new(client.clone()), client, messages, count: 0 })
+        let (context, left, time) = (jetstream::new(client.clone()), answer.num_pending, Timestamp::UNIX_EPOCH);
+        Ok(Self { context, client, messages, count: 0, left, time })
+    }
+
+    /// How many messages the server where the consumer lives had still to send when it sent the last one.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// When the last message that came was stored.
+    pub fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// The next message, or that there is none at the moment.
@@ -117,8 +134,12 @@ impl Pass {
     fn message(&mut self, message: async_nats::Message) -> Result<Passed, PassError> {
         let message = Message { message, context: self.context.clone() };
         let (number, sequence) = match message.info() {
-            Ok(info) => (info.consumer_sequence, info.stream_sequence),
-            Err(_) => return Err(self.broken()),
+            Ok(info) => {
+                self.left = info.pending;
+                self.time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos()).unwrap_or_default();
+                (info.consumer_sequence, info.stream_sequence)
+            }
+            Err(_) => return Err(PassError::Broken(self.count)),
         };
         if number != self.count + 1 {
             return Err(self.broken());

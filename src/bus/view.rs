@@ -90,30 +90,14 @@ impl View {
     /// however many there are. A worker that changes meanwhile may come twice, the newer record later; none is missed.
     #[must_use]
     pub fn records(&self, pool: Option<&Pool>, after: u64) -> BoxStream<'static, Result<Seen, BatchError>> {
-        let filter = match pool {
-            Some(pool) => self.subjects.view_of_pool(pool),
-            // Counted by the server at once, where a longer filter is held against every subject.
-            None => ">".to_owned(),
-        };
-        let batches = self.batches(self.subjects.view_stream(), filter, after.saturating_add(1));
-        walk(batches)
+        let (stream, filter) = self.projection(pool);
+        walk(self.batches(stream, filter, after.saturating_add(1)))
     }
 
     /// The newest record of each worker that is wanted, and its place in the view; see [`Self::records`].
     #[must_use]
     pub fn workers(&self, filter: Filter) -> BoxStream<'static, Result<(Worker, u64), BatchError>> {
-        self.records(filter.pool.as_ref(), filter.after)
-            .filter_map(move |seen| {
-                let wanted = match seen {
-                    Ok(Seen { sequence, record: Record::Worker(worker), .. }) if filter.takes(&worker) => {
-                        Some(Ok((*worker, sequence)))
-                    }
-                    Ok(_) => None,
-                    Err(error) => Some(Err(error)),
-                };
-                std::future::ready(wanted)
-            })
-            .boxed()
+        wanted(self.records(filter.pool.as_ref(), filter.after), filter)
     }
 
     /// Every kept event of one worker, oldest first.
@@ -138,6 +122,16 @@ impl View {
         let subscribed = self.client.subscribe(self.events_filter(pool)).await;
         let messages = subscribed.map_err(|_| BatchError::Disconnected)?;
         Ok(messages.filter_map(|message| std::future::ready(republished(message))).boxed())
+    }
+
+    /// The stream that the view is, and the filter on it.
+    pub(super) fn projection(&self, pool: Option<&Pool>) -> (String, String) {
+        let filter = match pool {
+            Some(pool) => self.subjects.view_of_pool(pool),
+            // Counted by the server at once, where a longer filter is held against every subject.
+            None => ">".to_owned(),
+        };
+        (self.subjects.view_stream(), filter)
     }
 
     /// The subjects of the server's API start with this.
@@ -170,6 +164,23 @@ impl View {
     }
 }
 
+/// The workers among records that a filter takes.
+pub fn wanted(
+    records: BoxStream<'static, Result<Seen, BatchError>>,
+    filter: Filter,
+) -> BoxStream<'static, Result<(Worker, u64), BatchError>> {
+    let take = move |seen| {
+        std::future::ready(match seen {
+            Ok(Seen { sequence, record: Record::Worker(worker), .. }) if filter.takes(&worker) => {
+                Some(Ok((*worker, sequence)))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+    };
+    records.filter_map(take).boxed()
+}
+
 fn walk(batches: Batches) -> BoxStream<'static, Result<Seen, BatchError>> {
     batches.stream().map(|copied| copied.map(seen)).boxed()
 }
@@ -190,7 +201,7 @@ fn republished(message: Message) -> Option<Seen> {
 }
 
 /// By the token of the worker, which stands last in the view, and last but one in an event.
-fn read(subject: String, body: &Bytes) -> Record {
+pub(super) fn read(subject: String, body: &Bytes) -> Record {
     let own = subject.split('.').nth_back(usize::from(!subject.starts_with("$KV."))) == Some(event::POOL_TOKEN);
     let read = if own {
         event::decode_pool(body).map(|record| Record::Pool(Box::new(record)))

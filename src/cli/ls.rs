@@ -5,7 +5,7 @@ use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 
 use super::Exit;
-use super::orders::{self, no_fleet, view};
+use super::orders::{self, no_fleet};
 use super::output::{Format, OutputArgs, Sheet, printed, since, span};
 use super::page::{self, short};
 use crate::bus::view::Filter;
@@ -70,7 +70,7 @@ pub(super) async fn run(config: Config, args: &LsArgs) -> Exit {
 async fn list(config: &Config, args: &LsArgs) -> anyhow::Result<bool> {
     let LsArgs { pool, which, output: OutputArgs { output } } = args;
     let orders = orders::connect(config, "enlist ls").await?;
-    let mut workers = view(&orders).workers(which.filter(pool.as_ref()));
+    let mut workers = orders::workers(&orders, which.filter(pool.as_ref()));
     let now = Timestamp::now();
     let mut sheet =
         Sheet::new(*output, ["POOL", "WORKER", "STATE", "SINCE", "INSTANCE", "LABELS"]).painted(2, page::tone_of);

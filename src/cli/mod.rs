@@ -346,6 +346,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("the operating system gives a runtime").block_on(future)
 }
 
+/// Another thread takes in what comes while this one looks at it: for verbs that read much and decide nothing.
+fn block_on_beside<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    #[allow(clippy::expect_used, reason = "as above")]
+    runtime.expect("the operating system gives a runtime").block_on(future)
+}
+
 /// Help and version were asked for; anything else is a mistake of the caller's.
 fn usage(error: &clap::Error) -> Exit {
     let _ = error.print();

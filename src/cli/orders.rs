@@ -1,11 +1,14 @@
 //! A verb's own connection, for sending commands and hearing of them.
 
+use futures_util::stream::BoxStream;
+
 use crate::bus::batch::BatchError;
 use crate::bus::connection;
 use crate::bus::requests::Requests;
 use crate::bus::subjects::Subjects;
-use crate::bus::view::View;
+use crate::bus::view::{Filter, Seen, View, wanted};
 use crate::config::Config;
+use crate::domain::{Pool, Worker};
 
 pub(super) use crate::bus::orders::{LOOK_EVERY, News, NotTaken, Order, Orders, Told};
 
@@ -20,6 +23,16 @@ pub(super) async fn connect(config: &Config, name: &str) -> anyhow::Result<Order
 /// The fleet, for reading.
 pub(super) fn view(orders: &Orders) -> View {
     View::on(orders.connection.client.clone(), orders.subjects.clone(), &orders.api_prefix)
+}
+
+/// The newest record of each worker and pool, all of them.
+pub(super) fn whole(orders: &Orders, pool: Option<&Pool>) -> BoxStream<'static, Result<Seen, BatchError>> {
+    view(orders).whole(&orders.connection, &orders.requests, pool)
+}
+
+/// Each worker that is wanted, and its place in the view.
+pub(super) fn workers(orders: &Orders, filter: Filter) -> BoxStream<'static, Result<(Worker, u64), BatchError>> {
+    wanted(whole(orders, filter.pool.as_ref()), filter)
 }
 
 /// What a person can do about a fleet that cannot be read.

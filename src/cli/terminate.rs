@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 
 use super::ls::WhichArgs;
 use super::many::{Many, send_all};
-use super::orders::{self, Order, Orders, no_fleet, view};
+use super::orders::{self, Order, Orders, no_fleet};
 use super::send::{SendArgs, asked, id_below, new_base, new_id, send, understood};
 use super::{Exit, ended};
 use crate::bus::view::Filter;
@@ -106,7 +106,7 @@ async fn terminate(config: &Config, args: &TerminateArgs) -> anyhow::Result<bool
 async fn meant(orders: &Orders, pool: &Pool, which: &WhichArgs) -> anyhow::Result<Vec<WorkerId>> {
     let filter = which.filter(Some(pool));
     // All of the pool: one that is wanted no more has to be heard of, too.
-    let mut workers = view(orders).workers(Filter { pool: Some(pool.clone()), ..Filter::default() });
+    let mut workers = orders::workers(orders, Filter { pool: Some(pool.clone()), ..Filter::default() });
     let mut meant = std::collections::BTreeSet::new();
     while let Some((worker, _)) = workers.try_next().await.map_err(|error| no_fleet(orders, &error))? {
         // One that changed meanwhile comes again, and the later record holds.

@@ -195,7 +195,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Makes it the record that the pool has its size, where it has. It has the place in the queue that its `sizing` has: a
     /// copy of the command, which came later, would make a size that was asked for between the two look like an older one.
     pub(super) async fn sized(&self, head: &PoolEntry) -> Result<NowSized, Stop> {
-        let Records { workers, .. } = self.records(&head.record.pool, |_, known| known.is_live().then(Vec::new)).await?;
+        let Records { workers, .. } =
+            self.records(&head.record.pool, |_, known| known.is_live().then(Vec::new)).await?;
         let counted = Count::of(&workers);
         if !counted.is(head.record.size as usize) {
             return Ok(NowSized::NotYet);

@@ -90,8 +90,8 @@ async fn none_of_many_is_missed_and_a_reader_can_go_on_from_any_place() {
     let _replica = world.replica().await;
     world.send("load", &provision("c-1", "w-1")).await;
     let like = world.reaches("w-1", "registered").await.worker;
-    // More than two batches, by number and by bytes.
-    let number = 10_000;
+    // More than four batches, each twice as large as the one before.
+    let number = 20_000;
     world.forge(&like, (0..number).map(|n| format!("m-{n}")), State::Registered, 3).await;
     world.shown(&Filter::default(), number + 1).await;
 

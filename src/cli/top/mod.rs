@@ -173,7 +173,7 @@ async fn count(orders: &Orders) -> anyhow::Result<BTreeMap<Pool, Glance>> {
     for pool in queues(orders).await {
         pools.entry(pool).or_default();
     }
-    let mut records = view(orders).records(None, 0);
+    let mut records = orders::whole(orders, None);
     while let Some(seen) = records.try_next().await.map_err(|error| no_fleet(orders, &error))? {
         match seen.record {
             Record::Worker(worker) => {

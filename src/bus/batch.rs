@@ -250,13 +250,14 @@ impl Batches {
     }
 }
 
+/// The server's own header stands last: a copy that was stored has brought those of its original.
 fn number(headers: &HeaderMap, name: &'static str) -> Option<u64> {
-    headers.get(name)?.as_str().parse().ok()
+    headers.get_last(name)?.as_str().parse().ok()
 }
 
 fn copied(headers: HeaderMap, body: Bytes) -> Option<Copied> {
-    let subject = headers.get(SUBJECT)?.to_string();
+    let subject = headers.get_last(SUBJECT)?.to_string();
     let sequence = number(&headers, SEQUENCE)?;
-    let time = headers.get(TIME)?.as_str().parse().ok()?;
+    let time = headers.get_last(TIME)?.as_str().parse().ok()?;
     Some(Copied { subject, sequence, time, headers, body })
 }

@@ -10,6 +10,7 @@ use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 
 use super::batch::BatchError;
 use super::connection::Connection;
+use super::foreign;
 use super::pass::{Pass, Passed};
 use super::requests::Requests;
 use super::view::{Seen, View, read};
@@ -60,7 +61,8 @@ impl Listing {
                     }
                     match pass.next().await {
                         Ok(Passed::Message(message, sequence)) => {
-                            let record = read(message.subject.into_string(), &message.payload);
+                            let is_foreign = foreign::in_view(message.headers.as_ref());
+                            let record = read(message.subject.into_string(), is_foreign, &message.payload);
                             let seen = Seen { sequence, time: pass.time(), record };
                             return Some((Ok(seen), Self::Passes { pass, reached: sequence, rest }));
                         }

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod connection;
 pub mod delivery;
 pub mod feed;
+pub mod foreign;
 pub mod letters;
 pub mod listing;
 pub mod orders;

@@ -152,6 +152,12 @@ impl Subjects {
         format!("$KV.{}.{}.{}", self.view_bucket(), key.pool, key.worker_id)
     }
 
+    /// A pool's own entry in the view.
+    #[must_use]
+    pub fn own_view_of(&self, pool: &Pool) -> String {
+        format!("$KV.{}.{pool}.{POOL_TOKEN}", self.view_bucket())
+    }
+
     /// The entries in the view of a pool's workers, and of the pool itself.
     #[must_use]
     pub fn view_of_pool(&self, pool: &Pool) -> String {

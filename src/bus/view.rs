@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, Message};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 
 use super::batch::{BatchError, Batches, Copied};
+use super::foreign;
 use super::streams::api_prefix;
 use super::subjects::Subjects;
 use crate::domain::{Labels, Pool, PoolRecord, State, Worker, WorkerKey};
@@ -26,7 +27,7 @@ pub enum Record {
     Worker(Box<Worker>),
     /// A pool's own.
     Pool(Box<PoolRecord>),
-    /// What this version cannot read: the subject, and why.
+    /// What this version cannot read, or is no event: the subject, and why.
     Unreadable(String, String),
 }
 
@@ -186,22 +187,25 @@ fn walk(batches: Batches) -> BoxStream<'static, Result<Seen, BatchError>> {
 }
 
 fn seen(copied: Copied) -> Seen {
-    let Copied { subject, sequence, time, headers: _, body } = copied;
-    Seen { sequence, time, record: read(subject, &body) }
+    let Copied { subject, sequence, time, headers, body } = copied;
+    Seen { sequence, time, record: read(subject, foreign::in_copy(&headers), &body) }
 }
 
 /// What anybody may have published on such a subject by hand has no place in the log, and is passed over.
 fn republished(message: Message) -> Option<Seen> {
     let Message { subject, headers, payload, .. } = message;
     let headers = headers?;
-    let header = |headers: &HeaderMap, name| headers.get(name).map(ToString::to_string);
-    let sequence = header(&headers, SEQUENCE)?.parse().ok()?;
-    let time = header(&headers, TIME)?.parse().ok()?;
-    Some(Seen { sequence, time, record: read(subject.into_string(), &payload) })
+    // The server's own stand last: a copy that was stored has brought those of its original.
+    let sequence = headers.get_last(SEQUENCE)?.as_str().parse().ok()?;
+    let time = headers.get_last(TIME)?.as_str().parse().ok()?;
+    Some(Seen { sequence, time, record: read(subject.into_string(), foreign::in_copy(&headers), &payload) })
 }
 
 /// By the token of the worker, which stands last in the view, and last but one in an event.
-pub(super) fn read(subject: String, body: &Bytes) -> Record {
+pub(super) fn read(subject: String, is_foreign: bool, body: &Bytes) -> Record {
+    if is_foreign {
+        return Record::Unreadable(subject, foreign::NO_EVENT.to_owned());
+    }
     let own = subject.split('.').nth_back(usize::from(!subject.starts_with("$KV."))) == Some(event::POOL_TOKEN);
     let read = if own {
         event::decode_pool(body).map(|record| Record::Pool(Box::new(record)))

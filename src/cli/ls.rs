@@ -8,7 +8,7 @@ use super::Exit;
 use super::orders::{self, no_fleet};
 use super::output::{Format, OutputArgs, Sheet, printed, since, span};
 use super::page::{self, short};
-use crate::bus::view::Filter;
+use crate::bus::view::{Filter, Record, Seen};
 use crate::config::Config;
 use crate::domain::{Labels, Pool, State, Worker};
 
@@ -70,12 +70,17 @@ pub(super) async fn run(config: Config, args: &LsArgs) -> Exit {
 async fn list(config: &Config, args: &LsArgs) -> anyhow::Result<bool> {
     let LsArgs { pool, which, output: OutputArgs { output } } = args;
     let orders = orders::connect(config, "enlist ls").await?;
-    let mut workers = orders::workers(&orders, which.filter(pool.as_ref()));
+    let filter = which.filter(pool.as_ref());
+    let mut records = orders::whole(&orders, pool.as_ref());
     let now = Timestamp::now();
     let mut sheet =
         Sheet::new(*output, ["POOL", "WORKER", "STATE", "SINCE", "INSTANCE", "LABELS"]).painted(2, page::tone_of);
-    while let Some((worker, _)) = workers.try_next().await.map_err(|error| no_fleet(&orders, &error))? {
-        sheet.row(|| row(&worker, now), &worker)?;
+    while let Some(Seen { record, .. }) = records.try_next().await.map_err(|error| no_fleet(&orders, &error))? {
+        match record {
+            Record::Worker(worker) if filter.takes(&worker) => sheet.row(|| row(&worker, now), &worker)?,
+            Record::Worker(_) | Record::Pool(_) => {}
+            Record::Unreadable(subject, why) => eprintln!("enlist: {subject} cannot be read: {why}"),
+        }
     }
     if sheet.end()? == 0 && *output == Format::Table {
         match pool {

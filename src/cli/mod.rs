@@ -28,13 +28,14 @@ mod sweep;
 mod table;
 mod terminate;
 mod top;
+mod turning;
 mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 
 use crate::bus::connection::ConnectError;
 use crate::config::{Config, ConfigError, ConfigFile, Flags, Loaded, from_process};
@@ -54,6 +55,7 @@ use show::ShowArgs;
 use sweep::SweepArgs;
 use terminate::TerminateArgs;
 use top::TopArgs;
+use turning::{block_on, runtime, told_to_stop, two_threads};
 use watch::WatchArgs;
 
 /// What a process ends with; the numbers are those of sysexits.h.
@@ -233,7 +235,9 @@ fn run(cli: &Cli) -> Exit {
         Verb::Provision(args) => with_client_config(global, QUIET_LOG, |config| provision::run(config, args)),
         Verb::Terminate(args) => with_client_config(global, QUIET_LOG, |config| terminate::run(config, args)),
         Verb::Pool(args) => with_client_config(global, QUIET_LOG, |config| pool::run(config, args)),
-        Verb::Ls(args) => with_client_config(global, QUIET_LOG, |config| ls::run(config, args)),
+        Verb::Ls(args) => {
+            start_on(two_threads, global, QUIET_LOG, global.load_client(), |loaded| ls::run(loaded.config, args))
+        }
         Verb::Show(args) => with_client_config(global, QUIET_LOG, |config| show::run(config, args)),
         Verb::Watch(args) => with_client_config(global, QUIET_LOG, |config| watch::run(config, args)),
         Verb::Top(args) => with_client_config(global, QUIET_LOG, |config| top::run(config, args)),
@@ -281,6 +285,16 @@ fn start<F: Future<Output = Exit>>(
     loaded: Result<Loaded, ConfigError>,
     verb: impl FnOnce(Loaded) -> F,
 ) -> Exit {
+    start_on(Builder::new_current_thread, global, log, loaded, verb)
+}
+
+fn start_on<F: Future<Output = Exit>>(
+    threads: fn() -> Builder,
+    global: &GlobalArgs,
+    log: &str,
+    loaded: Result<Loaded, ConfigError>,
+    verb: impl FnOnce(Loaded) -> F,
+) -> Exit {
     let exporting = match init_logging(global.log_format, log) {
         Ok(exporting) => exporting,
         Err(mistake) => {
@@ -289,7 +303,7 @@ fn start<F: Future<Output = Exit>>(
         }
     };
     let exit = match loaded {
-        Ok(loaded) => block_on(verb(loaded)),
+        Ok(loaded) => runtime(threads).block_on(verb(loaded)),
         Err(error) => mistaken(&error),
     };
     exporting.end();
@@ -321,36 +335,6 @@ fn ended(done: anyhow::Result<bool>) -> Exit {
 fn mistaken(error: &ConfigError) -> Exit {
     eprintln!("{error}");
     Exit::Config
-}
-
-/// Waits for SIGTERM or SIGINT. Listens from the call on: a signal before the first poll would end the process without a word.
-fn told_to_stop() -> impl Future<Output = ()> {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-            tracing::error!("signals cannot be listened for: stopping");
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-}
-
-/// One thread turns everything: beside a broker on the same cores it is faster than two, and what blocks has threads of
-/// its own.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    #[allow(clippy::expect_used, reason = "without a runtime there is nothing left to do, nor a way to tell it better")]
-    runtime.expect("the operating system gives a runtime").block_on(future)
-}
-
-/// Another thread takes in what comes while this one looks at it: for verbs that read much and decide nothing.
-fn block_on_beside<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    #[allow(clippy::expect_used, reason = "as above")]
-    runtime.expect("the operating system gives a runtime").block_on(future)
 }
 
 /// Help and version were asked for; anything else is a mistake of the caller's.

@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use crate::domain::{Pool, PoolRecord, State, TraceContext, Worker, WorkerKey};
 
-/// The header that names the writer of an event.
-pub const WRITER: &str = "Enlist-Writer";
-
 /// Who writes: one name for each try of a command, so that a write whose answer was lost can be told from another's, and
 /// the queue message that the try works on, so that a redelivery of that very message can be told from a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +93,7 @@ pub struct Scan {
 }
 
 /// Whose event it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EventOf {
     /// A worker's.
     Worker(WorkerKey),

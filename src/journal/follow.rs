@@ -4,19 +4,23 @@
 //! then for its gauges: following costs the broker a fifth of its commands a second. While somebody watches it is followed
 //! all the same.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::{Census, ReadError, WRITER, Writer};
+use crate::bus::foreign;
 use crate::bus::subjects::Subjects;
-use crate::domain::{Pool, WorkerId};
+use crate::domain::{Pool, WorkerId, WorkerKey};
 
 /// How long a decision waits for the feed to catch up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -140,12 +144,20 @@ impl Feed {
         // Readers keep the old census until the new one is whole.
         let mut census = Census::default();
         let mut messages = consumer.messages().await?;
+        let (mut upto, mut hidden) = (0, HashSet::new());
         while left > 0 {
             let Some(message) = messages.next().await else { return Ok(()) };
-            take(&mut census, &message?)?;
+            let message = message?;
+            upto = take(&mut census, &message)?;
+            if foreign::in_log(message.headers.as_ref()) {
+                hidden.extend(Subjects::read_event(&message.subject).map(|(worker, _)| worker));
+            }
             left -= 1;
         }
-        let upto = census.sequence();
+        // What is no event hides the one below it from the snapshot, and from nothing that comes later.
+        for worker in hidden {
+            self.reread(&stream, &mut census, worker, upto).await?;
+        }
         *lock(shared) = census;
         known.send_replace(Some(upto));
         let mut watched = watched.clone();
@@ -162,16 +174,46 @@ impl Feed {
             known.send_replace(Some(upto));
         }
     }
+
+    /// Takes in all that the log has of a worker up to a place.
+    async fn reread(
+        &self,
+        stream: &Stream,
+        census: &mut Census,
+        worker: WorkerId,
+        upto: u64,
+    ) -> Result<(), async_nats::Error> {
+        let filter = self.subjects.events_of(&WorkerKey::new(self.pool.clone(), worker));
+        let mut from = 1;
+        while from <= upto {
+            let message = match stream.get_first_raw_message_by_subject(&filter, from).await {
+                Ok(message) if message.sequence <= upto => message,
+                Ok(_) => break,
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => break,
+                Err(error) => return Err(error.into()),
+            };
+            observe(census, &message.subject, message.sequence, Some(&message.headers));
+            from = message.sequence + 1;
+        }
+        Ok(())
+    }
 }
 
 fn take(census: &mut Census, message: &jetstream::Message) -> Result<u64, async_nats::Error> {
     let sequence = message.info()?.stream_sequence;
-    if let Some((worker, state)) = Subjects::read_event(&message.subject) {
-        let writer = message.headers.as_ref().and_then(|headers| headers.get(WRITER));
+    observe(census, &message.subject, sequence, message.headers.as_ref());
+    Ok(sequence)
+}
+
+/// Counts a message, if it is an event of a worker.
+fn observe(census: &mut Census, subject: &str, sequence: u64, headers: Option<&HeaderMap>) {
+    if let Some((worker, state)) = Subjects::read_event(subject)
+        && !foreign::in_log(headers)
+    {
+        let writer = headers.and_then(|headers| headers.get(WRITER));
         let claim = writer.and_then(|writer| Writer::from_header(writer.as_str()).claim);
         census.observe(&worker, state, sequence, claim);
     }
-    Ok(sequence)
 }
 
 /// A census is whole between any two statements, so poison says nothing.

@@ -10,10 +10,11 @@ pub mod nats;
 use std::future::Future;
 
 pub use census::Census;
-pub use entry::{Entry, EventOf, PoolEntry, Scan, Scanned, WRITER, Writer};
+pub use entry::{Entry, EventOf, PoolEntry, Scan, Scanned, Writer};
 pub use memory::MemoryJournal;
 
 use crate::domain::{Pool, PoolRecord, Worker, WorkerKey};
+pub use crate::wire::event::WRITER;
 
 /// Why an event is not in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +68,8 @@ pub trait Journal: Send + Sync + 'static {
         max: usize,
     ) -> impl Future<Output = Result<bool, ReadError>> + Send;
 
-    /// Reads how every worker of a pool stands: of each its newest event, perhaps preceded by older ones of its own, in the
-    /// order of the log; the pool's own newest events too. Everything stored before the call is seen.
+    /// Reads how every worker of a pool stands: of each its newest event, perhaps preceded by older ones of its own, which
+    /// come in the order of the log; the pool's own newest events too. Everything stored before the call is seen.
     fn scan<F: FnMut(Scanned) + Send>(
         &self,
         pool: &Pool,

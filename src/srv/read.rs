@@ -6,6 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Failure, Reply};
+use crate::bus::foreign;
 use crate::bus::orders::Orders;
 use crate::bus::stored;
 use crate::bus::view::{Filter, Record, Seen, View};
@@ -38,6 +39,9 @@ impl Reader {
         let Orders { requests, subjects, api_prefix, .. } = &self.orders;
         let found = stored::last(requests, api_prefix, &subjects.view_stream(), &subjects.view_of(&key)).await;
         match found.map_err(|error| Failure::away(&error))? {
+            Some(shown) if shown.shows_foreign() => {
+                Err(Failure::new(503, format!("the view does not show {key} now: {}", foreign::NO_EVENT)))
+            }
             Some(stored) => Ok(Reply::event(stored.body)),
             None => Err(Failure::new(404, format!("no worker {key} is on record"))),
         }

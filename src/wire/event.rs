@@ -18,6 +18,9 @@ use crate::text::cut;
 /// The header `Content-Type` of every event.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
+/// The header that names the writer of an event. Every event has it: what has not is none.
+pub const WRITER: &str = "Enlist-Writer";
+
 /// The worker token of a pool's own record.
 pub const POOL_TOKEN: &str = "_";
 

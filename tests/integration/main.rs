@@ -9,6 +9,7 @@ mod containers;
 mod dead;
 mod doctor;
 mod external;
+mod foreign;
 #[path = "../images/mod.rs"]
 mod images;
 mod journal;

@@ -45,7 +45,7 @@ impl World {
         for name in names {
             let worker = Worker { worker_id: WorkerId::new(&name).unwrap(), state, rev, ..like.clone() };
             let body = event::encode(&self.prefix, &worker, None);
-            let message = PublishMessage::build().payload(body.into());
+            let message = PublishMessage::build().header(event::WRITER, "forger").payload(body.into());
             acks.push(self.jetstream.send_publish(self.subjects.log(&worker.key(), state), message).await.unwrap());
             if acks.len() == 500 {
                 for ack in acks.drain(..) {

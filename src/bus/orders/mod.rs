@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::commands::{self, PutError};
 use super::connection::Connection;
+use super::foreign;
 use super::requests::{RequestError, Requests};
 use super::stored::{self, ReadStoredError, Stored};
 use super::streams;
@@ -76,17 +77,25 @@ impl News {
     }
 }
 
-/// What another version wrote is passed over.
+/// What another version wrote is passed over, and what is no event.
 fn read(message: Message) -> Option<Told> {
     let Message { subject, payload, headers, .. } = message;
+    let headers = headers.unwrap_or_default();
     if subject.split('.').nth(1) == Some("events") {
+        if foreign::in_copy(&headers) {
+            return None;
+        }
         return match Subjects::read_owner(&subject)? {
             (_, Some(_)) => event::decode(&payload).ok().map(|worker| Told::Event(Box::new(worker))),
             (_, None) => event::decode_pool(&payload).ok().map(|record| Told::Pool(Box::new(record))),
         };
     }
-    let headers = headers.unwrap_or_default();
     read_dead(&subject, |name| headers.get(name).map(HeaderValue::as_str), payload)
+}
+
+/// `None` for what another version wrote, and for what is no event.
+fn read_worker(stored: &Stored) -> Option<Worker> {
+    if stored.is_foreign() { None } else { event::decode(&stored.body).ok() }
 }
 
 fn read_dead<'h>(subject: &str, header: impl Fn(&'static str) -> Option<&'h str>, body: Bytes) -> Option<Told> {
@@ -263,8 +272,8 @@ impl Orders {
     pub async fn ended(&self, order: &Order) -> Result<Option<Told>, ReadStoredError> {
         let Self { requests, subjects, api_prefix, .. } = self;
         for key in order.candidates() {
-            let Some(newest) = self.record(&key).await? else { continue };
-            if !order.is_behind(&newest) {
+            // Where the newest cannot be read the events below it may tell.
+            if self.record(&key).await?.is_some_and(|newest| !order.is_behind(&newest)) {
                 continue;
             }
             if let Some(worker) = self.first_end(order, &key).await? {
@@ -286,11 +295,9 @@ impl Orders {
         let Self { requests, subjects, api_prefix, .. } = self;
         let (stream, filter) = (subjects.event_stream(), subjects.events_of(key));
         let (mut from, mut last) = (1, None);
-        while let Some(Stored { sequence, body, .. }) =
-            stored::next(requests, api_prefix, &stream, &filter, from).await?
-        {
-            from = sequence + 1;
-            let Ok(worker) = event::decode(&body) else { continue };
+        while let Some(stored) = stored::next(requests, api_prefix, &stream, &filter, from).await? {
+            from = stored.sequence + 1;
+            let Some(worker) = read_worker(&stored) else { continue };
             let ends = order.ended_as(&worker);
             let by_it = worker.ended_by.as_ref().and_then(|by| by.command_id.as_ref()) == Some(&order.command_id);
             if ends && (order.verb == Verb::Provision || by_it) {
@@ -311,7 +318,7 @@ impl Orders {
     async fn record(&self, key: &WorkerKey) -> Result<Option<Worker>, ReadStoredError> {
         let filter = self.subjects.events_of(key);
         let last = stored::last(&self.requests, &self.api_prefix, &self.subjects.event_stream(), &filter).await?;
-        Ok(last.and_then(|last| event::decode(&last.body).ok()))
+        Ok(last.as_ref().and_then(read_worker))
     }
 
     /// How an order has ended as far as the view and the dead letters show, of which a publisher may be permitted to read
@@ -320,9 +327,10 @@ impl Orders {
         let Self { subjects, .. } = self;
         for key in order.candidates() {
             let Some(reply) = self.newest(&subjects.view_stream(), &subjects.view_of(&key)).await else { break };
-            match event::decode(&reply.payload) {
-                Ok(worker) if order.ended_as(&worker) => return Some(Told::Event(Box::new(worker))),
-                Ok(_) | Err(_) => {}
+            let shown = reply.headers.filter(|headers| !foreign::in_copy(headers));
+            match shown.map(|_| event::decode(&reply.payload)) {
+                Some(Ok(worker)) if order.ended_as(&worker) => return Some(Told::Event(Box::new(worker))),
+                Some(Ok(_) | Err(_)) | None => {}
             }
         }
         // A command that was refused before is not refused twice: no letter comes of it any more.

@@ -20,7 +20,8 @@ pub(super) fn text(config: &Config, dir: &Path, listen: SocketAddr, keys: &[(&Ro
 #
 # Permissions do not hold back where the server answers or delivers to: who may ask it anything can have the answer, and who
 # may create consumers (the subscriber, on the log) the events, sent to a subject that it may not publish to itself. So
-# publishers, subscriber and operator could put rubbish on the log or into a queue: give their keys to those who will not.
+# publishers, subscriber and operator could put rubbish on the log or into a queue: enlist passes it over, but 64 pieces of
+# it push a worker's true event out of the log. Give their keys to those who will not.
 
 listen: {listen}
 jetstream {{ store_dir: {store} }}

@@ -215,6 +215,7 @@ impl Keeper<'_> {
         for Served { pool, .. } in pools {
             let own = subjects.own_events_of(pool);
             if let Some(own) = stored::last(requests, api_prefix, &subjects.event_stream(), &own).await?
+                && !own.is_foreign()
                 && let Ok(record) = event::decode_pool(&own.body)
             {
                 book.sizes.insert(pool.clone(), record);
@@ -310,8 +311,11 @@ fn keep_newest<T>(kept: &mut VecDeque<T>, one: T, most: usize) {
     kept.push_back(one);
 }
 
-/// An event as the log holds it; `None` for what this version cannot read.
+/// An event as the log holds it; `None` for what this version cannot read, and for what is no event.
 fn seen(stored: &Stored) -> Option<Seen> {
+    if stored.is_foreign() {
+        return None;
+    }
     let record = match Subjects::read_owner(&stored.subject)? {
         (_, Some(_)) => Record::Worker(Box::new(event::decode(&stored.body).ok()?)),
         (_, None) => Record::Pool(Box::new(event::decode_pool(&stored.body).ok()?)),

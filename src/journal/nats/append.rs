@@ -1,5 +1,6 @@
 //! One write of the log, of whichever record: published, compared and set by the server.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
@@ -30,6 +31,7 @@ pub(super) enum Record<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Write<'a> {
     pub(super) record: Record<'a>,
+    /// The event that it follows; 0 for none.
     pub(super) after: u64,
     pub(super) writer: &'a Writer,
 }
@@ -52,11 +54,16 @@ impl Write<'_> {
 
 impl NatsJournal {
     pub(super) async fn write(&self, write: Write<'_>) -> Result<u64, AppendError> {
-        match self.publish(write).await {
+        match self.publish(write, write.after).await {
             Published::Stored(sequence) => Ok(sequence),
             // Rare, and larger than the way above: not carried along by every command in hand.
             refused => {
-                let (publish, head) = (|| self.publish(write), || self.head_of(write));
+                // Refused because of a message that is no event, nobody has lost: the event that this write follows is still the
+                // head, and the next try names the place of that message. Taken for a conflict it would be one for ever: the
+                // head would be the one that the caller knows, read again and again.
+                let fence = AtomicU64::new(write.after);
+                let publish = || self.publish(write, fence.load(Ordering::Relaxed));
+                let head = || self.head_of(write, &fence);
                 Box::pin(decide(write.after, refused, publish, head, rand::random)).await
             }
         }
@@ -70,9 +77,10 @@ impl NatsJournal {
         }
     }
 
-    async fn publish(&self, Write { record, after, writer }: Write<'_>) -> Published {
+    /// `fence` is the place of the newest message on the record's filter, which the server compares with.
+    async fn publish(&self, Write { record, after: _, writer }: Write<'_>, fence: u64) -> Published {
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(after));
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(fence));
         headers.insert(EXPECTED_SUBJECT, self.filter(record));
         headers.insert(CONTENT_TYPE, event::CONTENT_TYPE);
         headers.insert(WRITER_HEADER, writer.to_header());
@@ -100,9 +108,10 @@ impl NatsJournal {
     }
 
     /// The record's head, as the decision about a write needs it.
-    async fn head_of(&self, write: Write<'_>) -> Result<Head, ReadError> {
-        let head = self.newest(&self.filter(write.record)).await?;
-        let ours = head.as_ref().map_or(Ok(false), |head| write.is(head))?;
-        Ok(Head { sequence: head.map_or(0, |head| head.sequence), ours })
+    async fn head_of(&self, write: Write<'_>, fence: &AtomicU64) -> Result<Head, ReadError> {
+        let newest = self.head_on(&self.filter(write.record)).await?;
+        fence.store(newest.fence, Ordering::Relaxed);
+        let ours = newest.event.as_ref().map_or(Ok(false), |event| write.is(event))?;
+        Ok(Head { sequence: newest.event.map_or(0, |event| event.sequence), ours })
     }
 }

@@ -1,6 +1,7 @@
 //! The log as a NATS stream: one publish is one event, compared and set by the server.
 
 mod append;
+mod head;
 mod purge;
 mod read;
 mod scan;
@@ -47,7 +48,7 @@ impl NatsJournal {
         }
     }
 
-    /// The newest event on a filter, read from the leader.
+    /// The newest message on a filter, read from the leader: an event, or what hides one.
     async fn newest(&self, filter: &str) -> Result<Option<Stored>, ReadError> {
         let stored = stored::last(&self.requests, &self.api_prefix, &self.stream, filter).await;
         stored.map_err(|error| ReadError(error.to_string()))
@@ -70,7 +71,9 @@ impl NatsJournal {
             match stored.map_err(|error| ReadError(error.to_string()))? {
                 Some(stored) => {
                     from = stored.sequence + 1;
-                    found.push(read(&stored)?);
+                    if !stored.is_foreign() {
+                        found.push(read(&stored)?);
+                    }
                 }
                 None => return Ok(found),
             }
@@ -88,7 +91,7 @@ impl Journal for NatsJournal {
     }
 
     async fn head(&self, key: &WorkerKey) -> Result<Option<Entry>, ReadError> {
-        self.newest(&self.subjects.events_of(key)).await?.as_ref().map(read::entry).transpose()
+        self.head_on(&self.subjects.events_of(key)).await?.event.as_ref().map(read::entry).transpose()
     }
 
     async fn history(&self, key: &WorkerKey) -> Result<Vec<Entry>, ReadError> {
@@ -116,15 +119,16 @@ impl Journal for NatsJournal {
     async fn event_at(&self, sequence: u64) -> Result<Option<EventOf>, ReadError> {
         let stored = stored::at(&self.requests, &self.api_prefix, &self.stream, sequence).await;
         let stored = stored.map_err(|error| ReadError(error.to_string()))?;
-        stored.map(|Stored { subject, .. }| read::whose(&subject, sequence)).transpose()
+        let event = stored.filter(|stored| !stored.is_foreign());
+        event.map(|Stored { subject, .. }| read::whose(&subject, sequence)).transpose()
     }
 
     async fn purge(&self, key: &WorkerKey, upto: u64) -> Result<(), PurgeError> {
-        self.purge_worker(key, upto).await.map_err(|error| PurgeError(error.to_string()))
+        self.purge_of(&EventOf::Worker(key.clone()), upto).await.map_err(|error| PurgeError(error.to_string()))
     }
 
     async fn pool_head(&self, pool: &Pool) -> Result<Option<PoolEntry>, ReadError> {
-        self.newest(&self.subjects.own_events_of(pool)).await?.as_ref().map(read::pool_entry).transpose()
+        self.head_on(&self.subjects.own_events_of(pool)).await?.event.as_ref().map(read::pool_entry).transpose()
     }
 
     async fn pool_history(&self, pool: &Pool) -> Result<Vec<PoolEntry>, ReadError> {

@@ -1,17 +1,21 @@
-//! Removes a worker that is of no use any more: its entry in the view, then its events.
+//! Removes a record that is of no use any more: its entry in the view, then its events.
 
 use super::NatsJournal;
 use crate::bus::stored::{self, ReadStoredError, Stored};
 use crate::crash::{self, CrashPoint};
-use crate::domain::WorkerKey;
+use crate::journal::EventOf;
 
 /// Where a message that the server has taken from another stream stood there.
 const SOURCE: &str = "Nats-Stream-Source";
 
 impl NatsJournal {
-    pub(super) async fn purge_worker(&self, key: &WorkerKey, upto: u64) -> Result<(), ReadStoredError> {
-        let (requests, api_prefix) = (&self.requests, &self.api_prefix);
-        let (view, entry) = (self.subjects.view_stream(), self.subjects.view_of(key));
+    pub(super) async fn purge_of(&self, owner: &EventOf, upto: u64) -> Result<(), ReadStoredError> {
+        let (requests, api_prefix, subjects) = (&self.requests, &self.api_prefix, &self.subjects);
+        let (entry, events) = match owner {
+            EventOf::Worker(key) => (subjects.view_of(key), subjects.events_of(key)),
+            EventOf::Pool(pool) => (subjects.own_view_of(pool), subjects.own_events_of(pool)),
+        };
+        let view = subjects.view_stream();
         // An entry that is newer than what goes is of a host's next allocation. One that comes between the look and the
         // purge has a higher sequence than the one that was looked at, and stays.
         if let Some(shown) = stored::last(requests, api_prefix, &view, &entry).await?
@@ -21,7 +25,7 @@ impl NatsJournal {
         }
         // Dying here leaves the events: the next purge finds them, and nothing in the view.
         crash::point(CrashPoint::ViewPurged);
-        stored::purge(requests, api_prefix, &self.stream, &self.subjects.events_of(key), upto).await
+        stored::purge(requests, api_prefix, &self.stream, &events, upto).await
     }
 }
 

@@ -44,14 +44,15 @@ impl World {
     pub(crate) async fn log(&self) -> Vec<Event> {
         let stored = self.stored(&self.subjects.event_stream(), None).await;
         let of_a_pool = |message: &StreamMessage| message.subject.split('.').nth(3) == Some("_");
-        stored.unwrap_or_default().into_iter().filter(|message| !of_a_pool(message)).map(read).collect()
+        let workers = stored.unwrap_or_default().into_iter().filter(|message| is_event(message) && !of_a_pool(message));
+        workers.map(read).collect()
     }
 
     /// Every event of a pool's own, in order.
     pub(crate) async fn sizes(&self, pool: &str) -> Vec<PoolRecord> {
         let filter = format!("{}.events.{pool}._.*", self.prefix);
         let stored = self.stored(&self.subjects.event_stream(), Some(&filter)).await.unwrap_or_default();
-        stored.into_iter().map(|message| event::decode_pool(&message.payload).unwrap()).collect()
+        stored.into_iter().filter(is_event).map(|message| event::decode_pool(&message.payload).unwrap()).collect()
     }
 
     /// How every worker of the fleet stands, by name; in this world no two pools use one worker id.
@@ -70,7 +71,7 @@ impl World {
     pub(crate) async fn history(&self, worker: &str) -> Vec<Event> {
         let filter = format!("{}.events.*.{worker}.*", self.prefix);
         let stored = self.stored(&self.subjects.event_stream(), Some(&filter)).await;
-        stored.unwrap_or_default().into_iter().map(read).collect()
+        stored.unwrap_or_default().into_iter().filter(is_event).map(read).collect()
     }
 
     /// The states of one worker, in order.
@@ -147,6 +148,13 @@ impl World {
         }
     }
 
+    /// Places in the log of what is no event of this worker, though it stands on a subject of the worker's.
+    pub(crate) async fn rubbish(&self, pool: &str, worker: &str) -> Vec<u64> {
+        let filter = format!("{}.events.{pool}.{worker}.*", self.prefix);
+        let stored = self.stored(&self.subjects.event_stream(), Some(&filter)).await.unwrap_or_default();
+        stored.iter().filter(|message| !is_event(message)).map(|message| message.sequence).collect()
+    }
+
     /// A stream's messages, all or those on `filter`; `None` while the broker does not answer.
     async fn stored(&self, stream: &str, filter: Option<&str>) -> Option<Vec<StreamMessage>> {
         let stream = self.jetstream.get_stream(stream).await.ok()?;
@@ -165,6 +173,11 @@ impl World {
             }
         }
     }
+}
+
+/// Written by enlist, and not an answer of the server's, which somebody has sent to a subject of the log.
+fn is_event(message: &StreamMessage) -> bool {
+    message.headers.get(event::WRITER).is_some() && message.headers.get("Nats-Stream").is_none()
 }
 
 fn read(message: StreamMessage) -> Event {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::orders::{self, Orders};
-use super::output::{Format, OutputArgs, Sheet, printed, span};
+use super::output::{Format, OutputArgs, Sheet, printed, say, span};
 use super::{Exit, Misused, told_to_stop};
 use crate::bus::requests::RequestError;
 use crate::config::Config;
@@ -68,7 +68,11 @@ pub(super) async fn run(config: Config, args: &DrainArgs) -> Exit {
 async fn drain(config: &Config, args: &DrainArgs) -> anyhow::Result<bool> {
     let DrainArgs { replica, wait, output: OutputArgs { output } } = args;
     let orders = orders::connect(config, "enlist drain").await?;
+    let begun = std::time::Instant::now();
     let replicas = replicas(&orders).await?;
+    if let Some(complaint) = orders.connection.complaint_since(begun).filter(|_| replicas.is_empty()) {
+        anyhow::bail!("no replica could be asked: {}; `enlist doctor` tells what is missing", cut(&complaint, 200));
+    }
     let Some(wanted) = replica else { return list(&replicas, *output) };
     let found: Vec<&Replica> = replicas.iter().filter(|replica| replica.id.starts_with(wanted.as_str())).collect();
     let id = match found[..] {
@@ -95,7 +99,7 @@ async fn drain(config: &Config, args: &DrainArgs) -> anyhow::Result<bool> {
     }
     let DrainReply { within_ms, .. } = serde_json::from_slice(&reply.payload)?;
     let within = Duration::from_millis(within_ms);
-    println!("replica {id} drains: it finishes what it has in hand within {}, and ends", span(within));
+    say(format_args!("replica {id} drains: it finishes what it has in hand within {}, and ends", span(within)));
     if !wait {
         return Ok(true);
     }
@@ -157,7 +161,7 @@ async fn gone(orders: &Orders, id: &str, within: Duration) -> bool {
     while begun.elapsed() < within {
         let ping = orders.requests.send(format!("$SRV.PING.{NAME}.{id}"), None, Bytes::new(), PATIENCE).await;
         if matches!(ping, Err(RequestError::NoResponders)) {
-            println!("replica {id} has gone after {}", span(begun.elapsed()));
+            say(format_args!("replica {id} has gone after {}", span(begun.elapsed())));
             return true;
         }
         sleep(LOOK_EVERY).await;

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::orders::{News, NotTaken, Order, Orders, Told};
-use super::output::span;
+use super::output::{say, span};
 use super::send::{SILENCE, is_good};
 use super::told_to_stop;
 use crate::config::colour_wanted;
@@ -201,13 +201,15 @@ fn tell(tally: &Tally, many: &Many<'_>, took: Duration, interrupted: bool, faile
     }
     let whole = sent == total;
     let before = if *known > 0 { format!(", {known} of them from before") } else { String::new() };
-    println!("{verb} {pool}: {sent} of {total} commands are in the queue{before}; their ids begin with {base}-");
+    say(format_args!(
+        "{verb} {pool}: {sent} of {total} commands are in the queue{before}; their ids begin with {base}-"
+    ));
     if *wait {
         let mut words: Vec<String> = ends.iter().map(|(name, count)| format!("{name} {count}")).collect();
         if !pending.is_empty() {
             words.push(format!("without an outcome yet {}", pending.len()));
         }
-        println!("{verb} {pool}: {} within {}", words.join(", "), span(took));
+        say(format_args!("{verb} {pool}: {} within {}", words.join(", "), span(took)));
     }
     if let Some(error) = failed {
         eprintln!("enlist: {error}");

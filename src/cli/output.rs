@@ -1,5 +1,6 @@
 //! What reading verbs print: a table for people, or JSON for programs; a row at a time, however many there are.
 
+use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _, stdout};
 use std::time::Duration;
 
@@ -146,6 +147,11 @@ impl<const N: usize> Sheet<N> {
 /// Whether standard output takes colours.
 pub(super) fn coloured() -> bool {
     stdout().is_terminal() && colour_wanted()
+}
+
+/// A line on standard output. That nobody reads it any more does not keep the verb from its work.
+pub(super) fn say(text: impl Display) {
+    let _ = writeln!(stdout(), "{text}");
 }
 
 /// One document on standard output.

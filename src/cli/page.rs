@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Stdout, Write as _, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -16,6 +17,7 @@ use crate::wire::dead_letter::DeadLetter;
 /// Standard output, and what has been seen of each worker: a step's line says how long the step took.
 pub(super) struct Page {
     out: Stdout,
+    unread: AtomicBool,
     colour: bool,
     zone: TimeZone,
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
@@ -61,12 +63,26 @@ fn tone(state: State) -> Tone {
 impl Page {
     pub(super) fn new() -> Self {
         let colour = stdout().is_terminal() && config::colour_wanted();
-        Self { out: stdout(), colour, zone: TimeZone::system(), workers: BTreeMap::new(), pools: BTreeMap::new() }
+        Self {
+            out: stdout(),
+            unread: AtomicBool::new(false),
+            colour,
+            zone: TimeZone::system(),
+            workers: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        }
     }
 
     /// A line as it is. A reader that has gone away is no failure.
     pub(super) fn say(&self, text: impl AsRef<str>) {
-        let _ = writeln!(&self.out, "{}", text.as_ref());
+        if writeln!(&self.out, "{}", text.as_ref()).is_err() {
+            self.unread.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a line could not be written: who has no other task than to write them may end.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// A line that heads what follows.

@@ -11,7 +11,6 @@ use super::{Exit, Misused, ended};
 use crate::config::Config;
 use crate::domain::{CommandId, CorrelationId, Pool, WorkerId};
 use crate::wire::command::ProvisionCommand;
-use set::Setting;
 
 /// Arguments of `provision`.
 #[derive(Args)]
@@ -32,8 +31,8 @@ pub(super) struct ProvisionArgs {
     #[arg(long, value_name = "WORKER")]
     id: Option<WorkerId>,
     /// An override of the pool's template
-    #[arg(long, value_name = "KEY=VALUE", value_parser = set::read)]
-    set: Vec<Setting>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// So many workers, each by a command of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: Option<u32>,
@@ -58,8 +57,9 @@ async fn provision(config: &Config, args: &ProvisionArgs) -> anyhow::Result<bool
         expires_at: None,
         correlation_id: correlation_id.clone(),
     };
-    for setting in set {
-        setting.apply(&mut command);
+    for text in set {
+        // Read here and not by clap, which repeats what it does not take: it may hold a secret.
+        set::read(text).map_err(|error| Misused(format!("--set: {error}")))?.apply(&mut command);
     }
     let command = understood(ProvisionCommand::decode(&command.encode()))?;
     // Where the settings tell of a static pool, its outcome is looked for among its hosts.

@@ -1,5 +1,7 @@
 //! `enlist show`: a worker's record, and how it came to be what it is.
 
+use std::io::{Write as _, stdout};
+
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -7,7 +9,7 @@ use serde::Serialize;
 
 use super::Exit;
 use super::orders::{self, no_fleet, view};
-use super::output::{Format, OutputArgs, Sheet, print_json, printed, since, span};
+use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, span};
 use super::page::{self, what};
 use crate::bus::view::{Record, Seen};
 use crate::config::Config;
@@ -73,10 +75,11 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
             }
         }
         Format::Table => {
+            let mut out = stdout().lock();
             for (name, value) in facts(worker, Timestamp::now()) {
-                println!("{name:<13} {}", cut(&value, 400));
+                writeln!(out, "{name:<13} {}", cut(&value, 400))?;
             }
-            println!();
+            writeln!(out)?;
             timeline(&events)?;
         }
     }
@@ -152,11 +155,11 @@ fn timeline(events: &[Event<'_>]) -> anyhow::Result<()> {
     let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
     sheet.end()?;
     if first.worker.rev > 1 {
-        println!("older events are gone: the log keeps the newest 64 of each state");
+        say("older events are gone: the log keeps the newest 64 of each state");
     } else if let Some(whole) =
         last.worker.state.is_final().then(|| since(first.worker.updated_at, last.worker.updated_at))
     {
-        println!("{} from the first event to the last", span(whole));
+        say(format_args!("{} from the first event to the last", span(whole)));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use super::ls::WhichArgs;
 use super::many::{Many, send_all};
 use super::orders::{self, Order, Orders, no_fleet};
+use super::output::say;
 use super::send::{SendArgs, asked, id_below, new_base, new_id, send, understood};
 use super::{Exit, ended};
 use crate::bus::view::Filter;
@@ -82,7 +83,7 @@ async fn terminate(config: &Config, args: &TerminateArgs) -> anyhow::Result<bool
     let orders = orders::connect(config, "enlist terminate").await?;
     let meant = meant(&orders, pool, which).await?;
     if meant.is_empty() {
-        println!("pool {pool} has no such live worker: nothing to do");
+        say(format_args!("pool {pool} has no such live worker: nothing to do"));
         return Ok(true);
     }
     // The longest name: what cannot be sent whole is not begun.
@@ -90,7 +91,7 @@ async fn terminate(config: &Config, args: &TerminateArgs) -> anyhow::Result<bool
         command(id_below(&base, longest)?, longest.clone())?;
     }
     if !*yes && !agreed(pool, meant.len())? {
-        println!("nothing is done");
+        say("nothing is done");
         return Ok(false);
     }
     let total = meant.len();

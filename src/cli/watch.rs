@@ -95,6 +95,10 @@ async fn watch(config: &Config, args: &WatchArgs) -> anyhow::Result<bool> {
             }
             None => anyhow::bail!("the connection was closed"),
         }
+        // As `head` does once it has what it wants.
+        if page.is_unread() {
+            break;
+        }
     }
     if let Some(last) = feed.last() {
         let pool = pool.as_ref().map_or(String::new(), |pool| format!(" {pool}"));

@@ -104,6 +104,19 @@ async fn a_watch_tells_what_was_stored_and_what_comes() {
     assert!(code == Some(0) && said.contains("enlist watch load --after "), "{said}");
 }
 
+/// What `head` does once it has what it wants.
+#[tokio::test]
+async fn a_verb_that_nobody_reads_any_more_ends_without_a_fuss() {
+    let (world, replica) = three().await;
+    for args in
+        [&["show", "load", "w-1"][..], &["watch", "load", "--after", "0"], &["terminate", "load", "--label", "a=b"]]
+    {
+        let (code, said) = world.run_unread(args).await;
+        assert!(code == Some(0) && !said.contains("panicked"), "{args:?}: {code:?}: {said}");
+    }
+    replica.drain().await;
+}
+
 #[tokio::test]
 async fn a_watch_misses_nothing_while_its_broker_is_away() {
     let world = World::alone(&format!("{BY_HAND}{LOAD}")).await;
@@ -146,11 +159,14 @@ async fn overrides_are_typed_and_mistakes_in_them_are_told_before_anything_is_se
         ("cpu=2", "found key \"cpu\""),
         ("cpus=many", "expected a number"),
         ("cpus=-1", "spec.cpus"),
-        ("env.LD_PRELOAD=x", "spec.env"),
+        ("env.LD_PRELOAD=s3cret", "spec.env"),
+        ("command=[\"s3cret\"", "command: found something else"),
+        ("cpus=nan", "expected a finite number"),
         ("command=[]", "spec.command"),
     ] {
         let said = world.run(&["provision", "load", "--set", set]).await;
         assert!(said.code == Some(64) && said.err.contains(told), "{set}: {said:?}");
+        assert!(!said.err.contains("s3cret"), "{set}: {said:?}");
     }
     let said = world.run(&["pool", "load", "1000001"]).await;
     assert!(said.code == Some(64) && said.err.contains("`size`: found 1000001"), "{said:?}");

@@ -190,6 +190,11 @@ impl World {
         child::run(&self.config_file(), self.env(), args).await
     }
 
+    /// The same, with a standard output that nobody reads: its exit code and what it has complained about.
+    pub(crate) async fn run_unread(&self, args: &[&str]) -> (Option<i32>, String) {
+        child::run_unread(&self.config_file(), self.env(), args).await
+    }
+
     /// The same, with a death at a point.
     #[cfg(feature = "crash-points")]
     pub(crate) async fn run_to(&self, point: enlist::crash::CrashPoint, args: &[&str]) -> Said {

@@ -2,13 +2,15 @@
 
 mod replay;
 
+use std::io::{Write as _, stdout};
+
 use clap::{Args, Subcommand};
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::orders::{self, Orders, no_fleet, view};
-use super::output::{Format, OutputArgs, Sheet, print_json, printed, since, span};
+use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, span};
 use super::send::asked;
 use super::{Exit, ended};
 use crate::bus::letters::Letter;
@@ -207,6 +209,7 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
             Format::Json => sheet.row(|| [], &Shown::of(&letter, true))?,
             Format::Ndjson => print_json(&Shown::of(&letter, true), *output)?,
             Format::Table => {
+                let mut out = stdout().lock();
                 let Shown {
                     number,
                     stored_at,
@@ -221,14 +224,14 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
                     body,
                 } = Shown::of(&letter, true);
                 if shown > 1 {
-                    println!();
+                    writeln!(out)?;
                 }
-                println!("letter     {number}, stored {stored_at}");
-                println!("command    {verb} {pool}, {}", command_id.map_or("without an id", |id| id.as_str()));
-                println!("refused    {reason}: {}", cut(detail, 600));
-                println!("came on    {}, number {sequence}; deliveries: {deliveries}", cut(subject, 100));
+                writeln!(out, "letter     {number}, stored {stored_at}")?;
+                writeln!(out, "command    {verb} {pool}, {}", command_id.map_or("without an id", |id| id.as_str()))?;
+                writeln!(out, "refused    {reason}: {}", cut(detail, 600))?;
+                writeln!(out, "came on    {}, number {sequence}; deliveries: {deliveries}", cut(subject, 100))?;
                 // Escaped, as all foreign text at a terminal is.
-                println!("body       {}", cut(&body.unwrap_or_default(), 70_000));
+                writeln!(out, "body       {}", cut(&body.unwrap_or_default(), 70_000))?;
             }
         }
     }
@@ -302,7 +305,7 @@ async fn each(
         return Ok(which.number.is_empty() && which.command.is_none());
     }
     if !agreed(args, verb, number)? {
-        println!("nothing is done");
+        say("nothing is done");
         return Ok(false);
     }
     let (mut done, mut failed) = (0_u64, 0_u64);
@@ -318,7 +321,7 @@ async fn each(
         match deal(&letter).await {
             Ok(told) => {
                 done += 1;
-                println!("{told}");
+                say(told);
             }
             Err(why) => {
                 failed += 1;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::orders::{self, Orders};
-use super::output::{Format, OutputArgs, Sheet, printed};
+use super::output::{Format, OutputArgs, Sheet, printed, say};
 use super::page::Tone;
 use super::{Exit, told_to_stop};
 use crate::bus::connection::ConnectError;
@@ -162,8 +162,8 @@ async fn examine(config: &Config, args: &DoctorArgs) -> anyhow::Result<bool> {
     sheet.end()?;
     if args.output.output == Format::Table {
         match (failed, warned) {
-            (0, 0) => println!("\nall {lines} checks are well"),
-            (failed, warned) => println!("\nof {lines} checks {failed} failed, {warned} to look at"),
+            (0, 0) => say(format_args!("\nall {lines} checks are well")),
+            (failed, warned) => say(format_args!("\nof {lines} checks {failed} failed, {warned} to look at")),
         }
     }
     Ok(failed == 0)

@@ -27,10 +27,10 @@ pub(super) fn read(text: &str) -> Result<Setting, String> {
     Ok(match key {
         "image" => Setting::Image(value.to_owned()),
         "command" => Setting::Command(
-            serde_json::from_str(value)
-                .map_err(|_| format!("command: found {:?}, expected a JSON array of texts", cut(value, 60)))?,
+            // Its words may be secrets, as the values of `env` may.
+            serde_json::from_str(value).map_err(|_| "command: found something else, expected a JSON array of texts")?,
         ),
-        "cpus" => Setting::Cpus(number(key, value)?),
+        "cpus" => Setting::Cpus(finite(key, value)?),
         "memory_mb" => Setting::MemoryMb(number(key, value)?),
         "gpus" => Setting::Gpus(number(key, value)?),
         "registration.enabled" => Setting::Enabled(number(key, value)?),
@@ -54,6 +54,16 @@ pub(super) fn read(text: &str) -> Result<Setting, String> {
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T, String> {
     let expected = if key == "registration.enabled" { "true or false" } else { "a number" };
     value.parse().map_err(|_| format!("{key}: found {:?}, expected {expected}", cut(value, 60)))
+}
+
+/// JSON has no other numbers: they would go as `null`, which is no override at all.
+fn finite(key: &str, value: &str) -> Result<f64, String> {
+    let found = number::<f64>(key, value)?;
+    if found.is_finite() {
+        Ok(found)
+    } else {
+        Err(format!("{key}: found {:?}, expected a finite number", cut(value, 60)))
+    }
 }
 
 impl Setting {
@@ -100,11 +110,28 @@ mod tests {
             ("cpu=1", "found key \"cpu\", expected one of image"),
             ("env.=1", "found key \"env.\""),
             ("gpus=many", "gpus: found \"many\", expected a number"),
-            ("command=sleep 1", "command: found \"sleep 1\", expected a JSON array"),
+            ("command=sleep 1", "command: found something else, expected a JSON array"),
+            ("cpus=nan", "cpus: found \"nan\", expected a finite number"),
+            ("cpus=1e400", "cpus: found \"1e400\", expected a finite number"),
             ("registration.enabled=no", "expected true or false"),
         ] {
             let error = read(text).err().unwrap_or_else(|| panic!("{text} is taken"));
             assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_does_not_tell_what_may_be_secret() {
+        for text in [
+            "env.LD_PRELOAD=s3cret",
+            "env.=s3cret",
+            "env=s3cret",
+            "command=s3cret",
+            "command=[\"s3cret\", 1]",
+            "s3cret",
+        ] {
+            let error = read(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+            assert!(!error.contains("s3cret"), "{text}: {error}");
         }
     }
 }

@@ -143,6 +143,16 @@ pub(super) async fn run(config: &Path, env: BTreeMap<String, String>, args: &[&s
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// A verb that ends by itself though what it prints has no reader.
+pub(super) async fn run_unread(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = enlist(config, env);
+    let child = command.args(args).stdout(writer).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("an end").unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// A verb that ends by itself: its exit code, and what it has said, standard output first.
 pub(crate) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
     let verb = enlist(config, env).args(args).kill_on_drop(true).output();

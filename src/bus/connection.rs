@@ -142,7 +142,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
             };
             match &event {
                 Event::ServerError(_) if expected => {
-                    tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats")
+                    tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
                 Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
                     tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");

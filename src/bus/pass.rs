@@ -103,11 +103,13 @@ impl Pass {
     }
 
     /// How many messages the server where the consumer lives had still to send when it sent the last one.
+    #[must_use]
     pub fn left(&self) -> u64 {
         self.left
     }
 
     /// When the last message that came was stored.
+    #[must_use]
     pub fn time(&self) -> Timestamp {
         self.time
     }

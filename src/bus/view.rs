@@ -166,6 +166,7 @@ impl View {
 }
 
 /// The workers among records that a filter takes.
+#[must_use]
 pub fn wanted(
     records: BoxStream<'static, Result<Seen, BatchError>>,
     filter: Filter,

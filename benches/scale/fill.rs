@@ -18,6 +18,7 @@ use enlist::journal::WRITER;
 use enlist::wire::event;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
+use serde_json::json;
 
 use crate::replica::settings;
 
@@ -73,6 +74,21 @@ impl Fleet {
             [claimed, created, registered].iter().map(|worker| self.event(worker)).collect()
         }))
         .await;
+    }
+
+    /// The instances of these, one a line, as the null provider keeps them.
+    pub(crate) fn instances(&self, number: usize) -> String {
+        let now = Timestamp::now();
+        let line = |n: usize| {
+            let worker = self.claimed(&format!("c-{n:08}"), now);
+            let made = json!({
+                "instance_id": format!("n-{n:032x}"), "pool": self.pool, "worker_id": worker.worker_id,
+                "command_id": worker.command_id, "spec_hash": worker.spec_hash, "epoch": worker.epoch, "labels": {},
+                "created_at": now,
+            });
+            format!("{}\n", json!({ "fleet": self.prefix, "made": made }))
+        };
+        (0..number).map(line).collect()
     }
 
     /// So many workers that could not be made, with both events of each.

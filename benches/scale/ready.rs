@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use enlist::domain::Verb;
+
 use crate::broker::Broker;
 use crate::fill::Fleet;
 use crate::replica::{Process, seconds, settings};
@@ -18,7 +20,7 @@ pub(crate) async fn measure(number: usize) {
         replica.ready().await;
         println!("  {what}: ready after {}, with {:.1} MiB", seconds(began), replica.memory().0);
         fleet.commands(1).await;
-        while fleet.left().await > 0 {}
+        while fleet.left(Verb::Provision).await > 0 {}
         println!("  {what}: a command done after {}, with {:.1} MiB at most", seconds(began), replica.memory().1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use enlist::domain::Verb;
 use tokio::time::sleep;
 
 use crate::broker::Broker;
@@ -34,8 +35,8 @@ async fn rate(commands: usize, replicas: usize, pool: &str) -> f64 {
     let replicas: Vec<_> = (0..replicas).map(|_| Process::start(broker.url(), &settings(pool), &["run"])).collect();
     // The queue is filled while nobody is measured: what has been done by then does not count.
     fleet.commands(commands).await;
-    let (began, there) = (Instant::now(), fleet.left().await);
-    while fleet.left().await > 0 {
+    let (began, there) = (Instant::now(), fleet.left(Verb::Provision).await);
+    while fleet.left(Verb::Provision).await > 0 {
         sleep(Duration::from_millis(2)).await;
     }
     #[allow(clippy::cast_precision_loss)]

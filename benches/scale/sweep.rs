@@ -1,7 +1,10 @@
-//! Sweeps of pools with many records: of workers that have ended and are not purged yet, and of live ones.
+//! Sweeps of pools with many records: of workers that have ended and are not purged yet, and of live ones, each with the
+//! instance that the provider tells of: what is held of these is the provider's, and comes on top. No
+//! scheduler is asked, which would have to be told of them all.
 
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::broker::Broker;
@@ -13,12 +16,17 @@ pub(crate) async fn measure(number: usize) {
     for what in ["ended", "live"] {
         let broker = Broker::start(&wanted("NATS_SERVER"));
         let fleet = Fleet::new(broker.url()).await;
+        let instances = TempDir::with_prefix("enlist-scale-").expect("a folder");
+        let ledger = instances.path().join("instances");
         match what {
             "ended" => fleet.ended(number).await,
-            _ => fleet.live(number).await,
+            _ => {
+                fleet.live(number).await;
+                std::fs::write(&ledger, fleet.instances(number)).expect("the provider's instances");
+            }
         }
-        let _scheduler = Process::start(broker.url(), &settings(""), &["demo-scheduler"]);
-        let replica = Process::start(broker.url(), &settings(""), &["run"]);
+        let of_pool = format!("state_file = \"{}\"", ledger.display());
+        let replica = Process::start(broker.url(), &settings(&of_pool), &["run"]);
         let (http, before) = (replica.http.expect("its pages"), replica.memory().0);
         let began = Instant::now();
         let subject = format!("enlist.cmd.{}.sweep", fleet.pool);

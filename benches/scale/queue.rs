@@ -32,7 +32,8 @@ pub(crate) async fn measure(number: usize) {
         } else {
             watching.await;
         }
-        println!("    {} provisions are left in the queue", fleet.left(Verb::Provision).await);
+        let (provisions, terminates) = (fleet.left(Verb::Provision).await, fleet.left(Verb::Terminate).await);
+        println!("    {provisions} provisions and {terminates} terminates are left in the queue");
     }
 }
 

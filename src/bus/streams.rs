@@ -2,7 +2,7 @@
 
 pub mod inspect;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::{
@@ -84,7 +84,7 @@ pub async fn ensure(
     manage: ManageStreams,
 ) -> Result<(), StreamsError> {
     let context = context(connection, domain);
-    let keeper = Keeper { context, connection, manage };
+    let keeper = Keeper { context, connection, manage, since: Instant::now() };
     keeper.stream(events(subjects, replicas)).await?;
     keeper.stream(view(subjects, replicas)).await?;
     keeper.stream(dead(subjects, replicas)).await?;
@@ -199,6 +199,8 @@ struct Keeper<'a> {
     context: jetstream::Context,
     connection: &'a Connection,
     manage: ManageStreams,
+    /// What the server complained about before says nothing about these streams.
+    since: Instant,
 }
 
 impl Keeper<'_> {
@@ -302,7 +304,7 @@ impl Keeper<'_> {
         error: &dyn std::fmt::Display,
         refused: Option<&jetstream::Error>,
     ) -> StreamsError {
-        let (complaint, cause) = (self.connection.complaint(), error.to_string());
+        let (complaint, cause) = (self.connection.complaint_since(self.since), error.to_string());
         if complaint.is_none() && refused.is_none_or(|error| error.code() == UNAVAILABLE) {
             return StreamsError::Away { action, cause };
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::StreamExt;
 use tokio::sync::watch;
@@ -131,13 +131,13 @@ impl Feed {
     async fn once(&self, shared: &Mutex<Census>, known: &watch::Sender<Option<u64>>) -> Result<(), async_nats::Error> {
         let Self { context, subjects, pool, limited, watched } = self;
         let stream = context.get_stream(subjects.event_stream()).await?;
-        let config = push::OrderedConfig {
-            deliver_subject: context.client().new_inbox(),
+        // Pulled: what the server pushes of a large pool would all lie here at once, a hundred megabytes of it.
+        let config = pull::OrderedConfig {
             filter_subject: subjects.events_of_pool(pool),
             headers_only: true,
             // The last of each state of each worker, in the order of the log: enough to tell who is live.
             deliver_policy: DeliverPolicy::LastPerSubject,
-            ..push::OrderedConfig::default()
+            ..pull::OrderedConfig::default()
         };
         let consumer = stream.create_consumer(config).await?;
         let mut left = consumer.cached_info().num_pending;

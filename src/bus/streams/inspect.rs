@@ -1,5 +1,7 @@
 //! The streams and consumers of a fleet looked at one by one, and nothing changed.
 
+use std::time::Instant;
+
 use super::{
     Keeper, Lane, ManageStreams, Pool, StreamsError, Subjects, commands, consumer, context, dead, events, view,
 };
@@ -24,7 +26,8 @@ pub async fn inspect(
     pools: impl IntoIterator<Item = &Pool>,
     replicas: usize,
 ) -> Vec<Inspected> {
-    let keeper = Keeper { context: context(connection, domain), connection, manage: ManageStreams::Never };
+    let (context, since) = (context(connection, domain), Instant::now());
+    let keeper = Keeper { context, connection, manage: ManageStreams::Never, since };
     let mut streams = vec![events(subjects, replicas), view(subjects, replicas), dead(subjects, replicas)];
     let pools: Vec<&Pool> = pools.into_iter().collect();
     streams.extend(pools.iter().map(|pool| commands(subjects, pool, replicas)));

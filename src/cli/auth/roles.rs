@@ -135,6 +135,7 @@ impl<'a> Fleet<'a> {
             .may_publish([events.as_str(), &view, &dead].iter().flat_map(|stream| self.reading(stream)))
             .may_publish([events.as_str(), &view].iter().flat_map(|stream| self.consuming(stream)))
             .may_publish([&events, &view].map(|stream| self.api("STREAM.PURGE", stream)))
+            .may_publish([self.api("CONSUMER.MSG.NEXT", &format!("{events}.*"))])
             .may_publish([
                 self.api("CONSUMER.DELETE", &format!("{events}.*")),
                 self.api("CONSUMER.DELETE", &format!("{view}.*")),

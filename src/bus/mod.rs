@@ -13,6 +13,7 @@ pub mod pass;
 pub mod permitted;
 pub mod pull;
 pub mod requests;
+pub mod standing;
 pub mod stored;
 pub mod streams;
 pub mod subjects;

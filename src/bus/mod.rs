@@ -12,6 +12,7 @@ pub mod orders;
 pub mod pass;
 pub mod permitted;
 pub mod pull;
+pub mod queues;
 pub mod requests;
 pub mod standing;
 pub mod stored;

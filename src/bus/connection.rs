@@ -131,10 +131,12 @@ pub enum ConnectError {
         cause: String,
     },
     /// A file of the settings cannot be read.
-    #[error("cannot use {path}: {cause}")]
+    #[error("cannot use {path} ({setting}): {cause}")]
     Credentials {
         /// Which file.
         path: String,
+        /// Where it is named.
+        setting: &'static str,
         /// Why not.
         cause: String,
     },
@@ -247,26 +249,20 @@ pub fn version(text: &str) -> Option<(u64, u64, u64)> {
 /// Files are read again at each connect, so that a rotation needs no restart; they are read once here as well, so that a
 /// missing file stops the start with its own name.
 fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
-    let from_file = |path: &PathBuf, kind: fn(PathBuf) -> Source| {
-        let source = kind(path.clone());
-        source
-            .read(b"nonce")
-            .map(|_| source)
-            .map_err(|error| ConnectError::Credentials { path: path.display().to_string(), cause: error.to_string() })
+    let from_file = |path: &PathBuf, setting: &'static str, source: Source| match source.read(b"nonce") {
+        Ok(_) => Ok(source),
+        Err(error) => {
+            let (path, cause) = (path.display().to_string(), error.to_string());
+            Err(ConnectError::Credentials { path, setting, cause })
+        }
     };
     let source = if let Some(path) = &config.creds {
-        from_file(path, Source::Creds)?
+        from_file(path, "nats.creds", Source::Creds(path.clone()))?
     } else if let Some(path) = &config.nkey {
-        from_file(path, Source::Nkey)?
+        from_file(path, "nats.nkey", Source::Nkey(path.clone()))?
     } else if let Some(user) = &config.user {
         if let Some(path) = &config.password_file {
-            let user = user.clone();
-            let source = Source::PasswordFile(user, path.clone());
-            source.read(b"").map_err(|error| ConnectError::Credentials {
-                path: path.display().to_string(),
-                cause: error.to_string(),
-            })?;
-            source
+            from_file(path, "nats.password_file", Source::PasswordFile(user.clone(), path.clone()))?
         } else {
             let password = config.password.as_ref().map_or("", |secret| secret.expose());
             return Ok(ConnectOptions::with_user_and_password(user.clone(), password.to_owned()));

@@ -62,7 +62,7 @@ pub enum StartError {
         cause: String,
     },
     /// The http address cannot be listened on.
-    #[error("cannot listen on {address} (http.listen): {error}")]
+    #[error("cannot listen on {address}: {error}; name another address: [http] listen, or ENLIST_HTTP_LISTEN")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,

@@ -18,6 +18,15 @@ pub fn cut(text: &str, max: usize) -> String {
     out
 }
 
+/// `text` as it was found: in quotes, with what would not be seen escaped, of at most `max` characters.
+#[must_use]
+pub fn quoted(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{:?}", format!("{}…", &text[..end])),
+        None => format!("{text:?}"),
+    }
+}
+
 /// Serialises a moment as RFC 3339, for fields of every event: the type's own way goes by a formatter, piece by piece, and costs
 /// three times as much.
 pub fn moment<S: serde::Serializer>(at: &jiff::Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -34,5 +43,7 @@ mod tests {
     fn control_characters_are_escaped_and_long_text_is_cut() {
         assert_eq!(super::cut("a\nb\u{1b}[31m", 80), "a\\nb\\u{1b}[31m");
         assert_eq!(super::cut("abcdef", 3), "abc…");
+        assert_eq!(super::quoted("\u{1b}[31m\"\u{202e}", 80), r#""\u{1b}[31m\"\u{202e}""#, "escaped once");
+        assert_eq!(super::quoted("abcdef", 3), "\"abc…\"");
     }
 }

@@ -4,15 +4,18 @@
 //! breaks off is asked for again from where it broke.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
+
+use super::connection::Connection;
 
 /// Messages of the first batch, which may be all that is wanted, and bytes for each. From batch to batch they double: the
 /// server counts what is pending once a batch, by a look at every subject.
@@ -68,6 +71,14 @@ pub enum BatchError {
         /// What was published to.
         subject: String,
     },
+    /// A right is missing, as the server has told the connection.
+    #[error("stream {stream} may not be read: {complaint}")]
+    Forbidden {
+        /// Its name.
+        stream: String,
+        /// The server's words.
+        complaint: String,
+    },
     /// The connection was closed.
     #[error("the connection is closed")]
     Disconnected,
@@ -85,6 +96,8 @@ pub enum BatchError {
 #[derive(Debug)]
 pub struct Batches {
     client: Client,
+    /// Where the server's complaints are heard of; without, a missing right is a silence.
+    connection: Option<Connection>,
     stream: String,
     subject: String,
     filter: String,
@@ -97,6 +110,7 @@ pub struct Batches {
     /// Where the next batch begins.
     from: u64,
     asked: bool,
+    asked_at: Instant,
     ended: bool,
     ready: VecDeque<Copied>,
 }
@@ -117,6 +131,7 @@ impl Batches {
             subject: format!("{api_prefix}.DIRECT.GET.{stream}"),
             inbox: client.new_inbox(),
             client,
+            connection: None,
             stream,
             filter,
             replies: None,
@@ -124,9 +139,19 @@ impl Batches {
             size: FEW,
             from: from.max(1),
             asked: false,
+            asked_at: Instant::now(),
             ended: false,
             ready: VecDeque::new(),
         }
+    }
+
+    /// The same, which ends as soon as the server says on this connection that a right is missing.
+    #[must_use]
+    pub fn heeding(self, connection: Option<Connection>) -> Self {
+        if let Some(connection) = &connection {
+            connection.tries(&self.subject);
+        }
+        Self { connection, ..self }
     }
 
     /// All of them.
@@ -173,6 +198,7 @@ impl Batches {
     }
 
     async fn ask(&mut self) -> Result<(), BatchError> {
+        self.asked_at = Instant::now();
         if self.replies.is_none() {
             let subscribed = timeout(PATIENCE, self.client.subscribe(format!("{}.*", self.inbox))).await;
             self.replies = Some(subscribed.map_err(|_| self.timed_out())?.map_err(|_| BatchError::Disconnected)?);
@@ -195,8 +221,7 @@ impl Batches {
     async fn take_in(&mut self) -> Result<Ended, BatchError> {
         let mut before = None;
         loop {
-            let Some(replies) = &mut self.replies else { return Err(BatchError::Disconnected) };
-            let message = match timeout(PATIENCE, replies.next()).await {
+            let message = match self.heard().await? {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(BatchError::Disconnected),
                 Err(_) => return Ok(Ended::Broken(self.timed_out())),
@@ -239,6 +264,20 @@ impl Batches {
             self.from = copied.sequence + 1;
             self.ready.push_back(copied);
         }
+    }
+
+    /// The next message of any batch.
+    async fn heard(&mut self) -> Result<Result<Option<Message>, Elapsed>, BatchError> {
+        let Self { connection, replies: Some(replies), asked_at, subject, inbox, stream, .. } = self else {
+            return Err(BatchError::Disconnected);
+        };
+        let next = timeout(PATIENCE, replies.next());
+        let Some(connection) = connection else { return Ok(next.await) };
+        let heard = connection.unless_refused(*asked_at, &[subject.as_str(), inbox.as_str()], next).await;
+        heard.map_err(|complaint| BatchError::Forbidden {
+            stream: stream.clone(),
+            complaint: crate::text::cut(&complaint, 300),
+        })
     }
 
     fn timed_out(&self) -> BatchError {

@@ -1,6 +1,8 @@
 //! The connection: how it is made, kept, and proved to be to a server that can do what is asked of it.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,10 @@ pub const OLDEST_SERVER: (u64, u64, u64) = (2, 12, 8);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(10);
+/// A server that does not let us says so to the connection alone, and within a round trip.
+const LISTENED_EVERY: Duration = Duration::from_millis(10);
+/// Complaints that are kept: what comes of one request, and of those beside it.
+const KEPT: usize = 16;
 
 /// What has become of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +47,20 @@ pub struct Connection {
 /// What the server has told this connection of what it does not like.
 #[derive(Debug, Default)]
 struct Complaints {
-    /// The last error, say a missing permission, and when it was told.
-    last: Option<(Instant, String)>,
+    /// The newest errors, say missing permissions, and when they were told; the last one stands last.
+    told: VecDeque<(Instant, String)>,
     /// Where a refusal is a piece of news and not a mistake.
-    tried: Option<String>,
+    tried: Vec<String>,
 }
 
 impl Complaints {
     /// Whether this one is no surprise.
     fn tell(&mut self, text: String) -> bool {
-        let expected = self.tried.as_ref().is_some_and(|subject| text.contains(subject));
-        self.last = Some((Instant::now(), text));
+        let expected = self.tried.iter().any(|subject| text.contains(subject));
+        if self.told.len() == KEPT {
+            self.told.pop_front();
+        }
+        self.told.push_back((Instant::now(), text));
         expected
     }
 }
@@ -60,18 +69,49 @@ impl Connection {
     /// The server's last complaint, for an error message about a request that was not answered.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
-        self.complaints().last.as_ref().map(|(_, text)| text.clone())
+        self.complaints().told.back().map(|(_, text)| text.clone())
     }
 
     /// The same, where it was made after `begun`: an old one says nothing about a request of now.
     #[must_use]
     pub fn complaint_since(&self, begun: Instant) -> Option<String> {
-        self.complaints().last.as_ref().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
+        self.complaints().told.back().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
     }
 
-    /// From now on it is no mistake if the server does not let us publish there: there is another way, and nobody is told.
+    /// What the server has said since `begun` against one of these subjects, whatever it has said of others.
+    #[must_use]
+    pub fn refused_since(&self, begun: Instant, subjects: &[&str]) -> Option<String> {
+        let complaints = self.complaints();
+        let mut newest = complaints.told.iter().rev().take_while(|(at, _)| *at >= begun);
+        newest.find(|(_, text)| subjects.iter().any(|subject| text.contains(subject))).map(|(_, text)| text.clone())
+    }
+
+    /// What comes of something that is asked for, or what the server has said since `begun` against one of these subjects:
+    /// whom it does not let it never answers.
+    pub async fn unless_refused<T>(
+        &self,
+        begun: Instant,
+        subjects: &[&str],
+        asked: impl Future<Output = T>,
+    ) -> Result<T, String> {
+        let mut asked = pin!(asked);
+        loop {
+            if let Ok(done) = tokio::time::timeout(LISTENED_EVERY, asked.as_mut()).await {
+                return Ok(done);
+            }
+            if let Some(said) = self.refused_since(begun, subjects) {
+                return Err(said);
+            }
+        }
+    }
+
+    /// From now on it is no news if the server does not let us publish there: there is another way, or whoever asks tells of
+    /// it.
     pub fn tries(&self, subject: &str) {
-        self.complaints().tried = Some(subject.to_owned());
+        let tried = &mut self.complaints().tried;
+        if !tried.iter().any(|known| known == subject) {
+            tried.push(subject.to_owned());
+        }
     }
 
     fn complaints(&self) -> MutexGuard<'_, Complaints> {
@@ -91,10 +131,12 @@ pub enum ConnectError {
         cause: String,
     },
     /// A file of the settings cannot be read.
-    #[error("cannot use {path}: {cause}")]
+    #[error("cannot use {path} ({setting}): {cause}")]
     Credentials {
         /// Which file.
         path: String,
+        /// Where it is named.
+        setting: &'static str,
         /// Why not.
         cause: String,
     },
@@ -207,26 +249,20 @@ pub fn version(text: &str) -> Option<(u64, u64, u64)> {
 /// Files are read again at each connect, so that a rotation needs no restart; they are read once here as well, so that a
 /// missing file stops the start with its own name.
 fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
-    let from_file = |path: &PathBuf, kind: fn(PathBuf) -> Source| {
-        let source = kind(path.clone());
-        source
-            .read(b"nonce")
-            .map(|_| source)
-            .map_err(|error| ConnectError::Credentials { path: path.display().to_string(), cause: error.to_string() })
+    let from_file = |path: &PathBuf, setting: &'static str, source: Source| match source.read(b"nonce") {
+        Ok(_) => Ok(source),
+        Err(error) => {
+            let (path, cause) = (path.display().to_string(), error.to_string());
+            Err(ConnectError::Credentials { path, setting, cause })
+        }
     };
     let source = if let Some(path) = &config.creds {
-        from_file(path, Source::Creds)?
+        from_file(path, "nats.creds", Source::Creds(path.clone()))?
     } else if let Some(path) = &config.nkey {
-        from_file(path, Source::Nkey)?
+        from_file(path, "nats.nkey", Source::Nkey(path.clone()))?
     } else if let Some(user) = &config.user {
         if let Some(path) = &config.password_file {
-            let user = user.clone();
-            let source = Source::PasswordFile(user, path.clone());
-            source.read(b"").map_err(|error| ConnectError::Credentials {
-                path: path.display().to_string(),
-                cause: error.to_string(),
-            })?;
-            source
+            from_file(path, "nats.password_file", Source::PasswordFile(user.clone(), path.clone()))?
         } else {
             let password = config.password.as_ref().map_or("", |secret| secret.expose());
             return Ok(ConnectOptions::with_user_and_password(user.clone(), password.to_owned()));

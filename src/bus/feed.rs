@@ -1,5 +1,7 @@
 //! Events as they come, and over a cut of the connection: what was published meanwhile is read from the log.
 
+use std::time::Instant;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
@@ -7,7 +9,7 @@ use tokio::sync::watch;
 use super::batch::BatchError;
 use super::connection::{Connection, Link};
 use super::requests::Requests;
-use super::stored;
+use super::standing::standing;
 use super::view::{Seen, View};
 use crate::domain::Pool;
 
@@ -43,7 +45,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Begins to listen. With `after`, all that the log has behind that place comes first.
+    /// Begins to listen. With `after`, all that the log has behind that place comes first. Without a fleet, or without the
+    /// right to listen, nothing would ever come, and that is told at once.
     pub async fn begin(
         view: View,
         connection: &Connection,
@@ -54,11 +57,23 @@ impl Feed {
         let mut link = connection.link.clone();
         link.mark_unchanged();
         // Listened to before the log is asked where it stands: what is stored between the two comes live.
+        let (begun, stream, filter) = (Instant::now(), view.event_stream(), view.events_filter(pool.as_ref()));
+        connection.tries(&filter);
         let live = view.live(pool.as_ref()).await?;
-        let last = match after {
-            Some(_) => after,
-            None => stored::last_sequence(requests, view.api_prefix(), &view.event_stream()).await.ok(),
-        };
+        let mut last = after;
+        // A server that says no says it before it answers what is asked next, and the client tells of it a moment later.
+        for _ in 0..2 {
+            let stands = standing(connection, requests, view.api_prefix(), &stream).await;
+            if let Some(complaint) = connection.refused_since(begun, &[&filter]) {
+                return Err(BatchError::Forbidden { stream, complaint: crate::text::cut(&complaint, 300) });
+            }
+            match stands {
+                Ok(sequence) => last = last.or(Some(sequence)),
+                Err(error @ BatchError::NobodyThere { .. }) => return Err(error),
+                // Where the log stands need not be known to hear what comes.
+                Err(_) => break,
+            }
+        }
         let back = after.map(|after| view.events_after(pool.as_ref(), after));
         Ok(Self { view, pool, link, live, back, held: None, last, readable: true, away: false })
     }

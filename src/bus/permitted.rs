@@ -47,9 +47,11 @@ pub fn needed<'p>(subjects: &Subjects, api_prefix: &str, pools: impl IntoIterato
 pub async fn refused(connection: &Connection, requests: &Requests, need: &Need, within: Duration) -> Option<String> {
     let Need { subject, body } = need;
     let begun = Instant::now();
-    match requests.send(subject.clone(), Some(headers(body)), body.clone(), within).await {
-        Ok(_) | Err(RequestError::NoResponders) => None,
-        Err(_) => connection.complaint_since(begun).filter(|complaint| complaint.contains(subject)),
+    let sent = requests.send(subject.clone(), Some(headers(body)), body.clone(), within);
+    match connection.unless_refused(begun, &[subject], sent).await {
+        Ok(Ok(_) | Err(RequestError::NoResponders)) => None,
+        Ok(Err(_)) => connection.refused_since(begun, &[subject]),
+        Err(said) => Some(said),
     }
 }
 
@@ -98,17 +100,21 @@ pub async fn may_listen(
     api_prefix: &str,
     tried: impl IntoIterator<Item = String>,
 ) -> Result<(), String> {
+    let stream = subjects.event_stream();
+    let info = format!("{api_prefix}.STREAM.INFO.{stream}");
     for subject in tried {
+        let begun = Instant::now();
         let Ok(_listening) = connection.client.subscribe(subject.clone()).await else {
             return Err("the connection is closed".to_owned());
         };
         // A server that says no says it before it answers what is asked next, and the client tells of it a moment later.
         for _ in 0..2 {
-            let asked = stored::last_sequence(requests, api_prefix, &subjects.event_stream()).await;
-            asked.map_err(|error| error.to_string())?;
-        }
-        if let Some(complaint) = connection.complaint().filter(|complaint| complaint.contains(&subject)) {
-            return Err(complaint);
+            let asked = stored::last_sequence(requests, api_prefix, &stream);
+            let asked = connection.unless_refused(begun, &[&subject, &info], asked).await;
+            if let Some(complaint) = connection.refused_since(begun, &[&subject]) {
+                return Err(complaint);
+            }
+            asked?.map_err(|error| error.to_string())?;
         }
     }
     Ok(())

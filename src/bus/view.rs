@@ -10,6 +10,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 
 use super::batch::{BatchError, Batches, Copied};
+use super::connection::Connection;
 use super::foreign;
 use super::streams::api_prefix;
 use super::subjects::Subjects;
@@ -70,6 +71,7 @@ impl Filter {
 #[derive(Debug, Clone)]
 pub struct View {
     client: Client,
+    connection: Option<Connection>,
     subjects: Subjects,
     api_prefix: Arc<str>,
 }
@@ -84,7 +86,14 @@ impl View {
     /// The same; `api_prefix` is `$JS.API`, or that of a domain.
     #[must_use]
     pub fn on(client: Client, subjects: Subjects, api_prefix: &str) -> Self {
-        Self { client, subjects, api_prefix: api_prefix.into() }
+        Self { client, connection: None, subjects, api_prefix: api_prefix.into() }
+    }
+
+    /// The same for one who may lack a right, which the server tells the connection: it fails at once, where a replica, whose
+    /// rights have been tried, is patient.
+    #[must_use]
+    pub fn heeding(self, connection: Connection) -> Self {
+        Self { connection: Some(connection), ..self }
     }
 
     /// The newest record of every worker and pool, in the order in which they changed last; two batches are held at most,
@@ -147,7 +156,7 @@ impl View {
         self.subjects.event_stream()
     }
 
-    fn events_filter(&self, pool: Option<&Pool>) -> String {
+    pub(super) fn events_filter(&self, pool: Option<&Pool>) -> String {
         pool.map_or_else(|| self.subjects.events_all(), |pool| self.subjects.events_of_pool(pool))
     }
 
@@ -161,7 +170,8 @@ impl View {
     }
 
     fn batches(&self, stream: String, filter: String, from: u64) -> Batches {
-        Batches::new(self.client.clone(), &self.api_prefix, stream, filter, from)
+        let batches = Batches::new(self.client.clone(), &self.api_prefix, stream, filter, from);
+        batches.heeding(self.connection.clone())
     }
 }
 

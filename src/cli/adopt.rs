@@ -35,8 +35,8 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let AdoptArgs { pools, dry_run } = args;
     let orders = orders::connect(config, "enlist adopt").await?;
     let page = Page::new();
-    let mut good = true;
-    for Tended { pool, service, sweep, queue: _, place } in tended(config, &orders, pools)? {
+    let (tended, mut good) = tended(config, &orders, pools)?;
+    for Tended { pool, service, sweep, queue: _, place } in tended {
         match service.adopt(&sweep, *dry_run).await {
             Ok(adoptions) => good &= tell(&page, &pool, &place, &adoptions, *dry_run),
             Err(error) => {

@@ -367,6 +367,14 @@ mod tests {
     }
 
     #[test]
+    fn a_terminate_of_nobody_is_told_who_can_be_meant() {
+        let error = Cli::try_parse_from(["enlist", "terminate", "demo"]).err().unwrap().to_string();
+        for one in ["WORKER", "--all", "--label", "--state"] {
+            assert!(error.contains(one), "{one}: {error}");
+        }
+    }
+
+    #[test]
     fn flags_may_stand_before_and_after_the_verb() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("enlist.toml");

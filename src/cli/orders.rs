@@ -22,7 +22,8 @@ pub(super) async fn connect(config: &Config, name: &str) -> anyhow::Result<Order
 
 /// The fleet, for reading.
 pub(super) fn view(orders: &Orders) -> View {
-    View::on(orders.connection.client.clone(), orders.subjects.clone(), &orders.api_prefix)
+    let view = View::on(orders.connection.client.clone(), orders.subjects.clone(), &orders.api_prefix);
+    view.heeding(orders.connection.clone())
 }
 
 /// The newest record of each worker and pool, all of them.
@@ -43,6 +44,10 @@ pub(super) fn no_fleet(orders: &Orders, error: &BatchError) -> anyhow::Error {
             "no fleet has prefix {prefix} at {url}: a replica makes its streams when it starts (enlist run); \
              --prefix, --nats-url and --context say where to look"
         ),
+        BatchError::Forbidden { .. } => {
+            "ask as one who may, such as the operator of `enlist auth init`; `enlist doctor` tells all that is missing"
+                .to_owned()
+        }
         BatchError::TimedOut { .. } => "enlist doctor tells what is missing".to_owned(),
         BatchError::Disconnected | BatchError::Refused { .. } => "it may be tried again".to_owned(),
     };

@@ -41,11 +41,20 @@ pub(super) fn meant(config: &Config, named: &[Pool]) -> Result<Vec<Pool>, NotOur
     if pools.is_empty() { Err(NotOurs::None) } else { Ok(pools) }
 }
 
-/// The same, ready to be looked after from here.
-pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow::Result<Vec<Tended>> {
-    let mut all = Vec::new();
+/// The same, ready to be looked after from here; whether all of them can be.
+pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow::Result<(Vec<Tended>, bool)> {
+    let (mut all, mut seen) = (Vec::new(), true);
     for pool in meant(config, named)? {
         let settings = config.pools.get(&pool).ok_or_else(|| NotOurs::Unknown(pool.clone()))?;
+        // Seen from here it is always empty, and every worker of it would be written off.
+        if matches!(&settings.provider, ProviderConfig::Null(null) if null.state_file.is_none()) {
+            eprintln!(
+                "enlist: pool {pool} is not looked at: the instances of a null pool without a state_file are in its \
+                 replica's memory, and known to it only; `enlist sweep {pool}` asks a replica"
+            );
+            seen = false;
+            continue;
+        }
         let service = service(config, orders, &pool)?;
         let desk = Arc::new(Desk {
             requests: orders.requests.clone(),
@@ -58,7 +67,7 @@ pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow
         let place = place(config, &settings.provider);
         all.push(Tended { pool, service, sweep, queue: parts::own_queue(&desk), place });
     }
-    Ok(all)
+    Ok((all, seen))
 }
 
 fn place(config: &Config, provider: &ProviderConfig) -> String {

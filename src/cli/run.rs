@@ -43,13 +43,15 @@ pub(super) async fn run(config: Config) -> Exit {
     Exit::Done
 }
 
-/// 69 where the broker is to blame, 78 where a setting is.
+/// 69 where the broker is to blame, or somebody who may yet go; 78 where a setting is.
 pub(super) fn exit_code(error: &StartError) -> Exit {
     match error {
         // Brokers between two leaders are away, too: whoever starts replicas must not take it for a mistake and give up.
         StartError::Connect(_) | StartError::Subscribe(_) | StartError::Streams(StreamsError::Away { .. }) => {
             Exit::Unavailable
         }
+        // The one before may still have the address, and whoever starts replicas is to try again.
+        StartError::Listen { error, .. } if error.kind() == std::io::ErrorKind::AddrInUse => Exit::Unavailable,
         StartError::Streams(_) | StartError::Provider { .. } | StartError::Token { .. } | StartError::Listen { .. } => {
             Exit::Config
         }

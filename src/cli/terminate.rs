@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use futures_util::TryStreamExt as _;
 
 use super::ls::WhichArgs;
@@ -17,7 +17,9 @@ use crate::domain::{CommandId, Pool, State, WorkerId};
 use crate::wire::command::TerminateCommand;
 
 /// Arguments of `terminate`.
+// As a group, so that the error names all of them.
 #[derive(Args)]
+#[command(group = ArgGroup::new("meant").required(true).multiple(true).args(["id", "all", "state", "label"]))]
 #[command(after_help = "\
 Examples:
   enlist terminate demo ada --wait
@@ -31,8 +33,7 @@ pub(super) struct TerminateArgs {
     /// The pool
     pool: Pool,
     /// The worker
-    #[arg(value_name = "WORKER", required_unless_present_any = ["all", "state", "label"],
-          conflicts_with_all = ["all", "state", "label"])]
+    #[arg(value_name = "WORKER", conflicts_with_all = ["all", "state", "label"])]
     id: Option<WorkerId>,
     /// Every live worker of the pool
     #[arg(long)]

@@ -122,9 +122,10 @@ pub fn steers(name: &str) -> bool {
 /// Why these variables are not a command's to set.
 #[must_use]
 pub fn steering(names: &[&str]) -> String {
+    let (steer, them) = if names.len() == 1 { ("steers", "it") } else { ("steer", "them") };
     format!(
-        "spec.env: found {}, which steer a loader, a shell, a runtime, a proxy or enlist: only the pool's settings may set \
-         them",
+        "spec.env: found {}, which {steer} a loader, a shell, a runtime, a proxy or enlist: only the pool's settings may set \
+         {them}",
         names.join(", ")
     )
 }

@@ -51,12 +51,18 @@ impl Guard {
         self.admit(headers)?;
         let Some(token) = &self.token else { return Ok(()) };
         let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let sent = sent.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let sent = sent.and_then(bearer).unwrap_or_default();
         if hash(sent) == *token {
             return Ok(());
         }
         Err((StatusCode::UNAUTHORIZED, "a token is needed (http.token)\n".to_owned()))
     }
+}
+
+/// The token of an `Authorization`, whose scheme is the same in either case (RFC 9110).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim_start_matches(' '))
 }
 
 fn hash(token: &str) -> [u8; 32] {
@@ -137,6 +143,9 @@ mod tests {
         let guard = Guard::new("0.0.0.0:8088".parse().unwrap(), Some("0123456789abcdef"));
         assert!(guard.admit(&asking("enlist.example", None)).is_ok(), "the page itself holds no secret");
         assert!(guard.admit_with_token(&asking("enlist.example", Some("0123456789abcdef"))).is_ok());
+        let mut lower = asking("enlist.example", None);
+        lower.insert(header::AUTHORIZATION, "bearer 0123456789abcdef".parse().unwrap());
+        assert!(guard.admit_with_token(&lower).is_ok(), "a scheme is the same in either case");
         for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdefg")] {
             let refused = guard.admit_with_token(&asking("enlist.example", wrong)).unwrap_err();
             assert_eq!(refused.0, StatusCode::UNAUTHORIZED);

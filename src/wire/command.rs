@@ -279,7 +279,7 @@ fn content_hash<T: Command>(command: &T) -> SpecHash {
 /// One pass where all is well and the command is plain; everything else is read again, at leisure, to say what is wrong.
 fn decode<T: Command>(body: &[u8]) -> Result<T, Undecodable> {
     if body.len() > MAX_BYTES {
-        return Err(malformed(format!("found {} bytes, expected at most {MAX_BYTES}", body.len())));
+        return Err(malformed(format!("the whole command: found {} bytes, expected at most {MAX_BYTES}", body.len())));
     }
     if deeper_than(body, MAX_DEPTH) {
         return Err(malformed(format!("nested deeper than {MAX_DEPTH} levels")));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::to_json;
 use crate::domain::{PoolRecord, Prefix, Worker};
-use crate::text::cut;
+use crate::text::{cut, quoted};
 
 /// The header `Content-Type` of every event.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -137,7 +137,7 @@ fn open<T: DeserializeOwned>(body: &[u8]) -> Result<(Cow<'_, str>, T), EventUnre
     let Incoming { specversion, r#type, data } =
         serde_json::from_slice(body).map_err(|error| EventUnreadable(cut(&error.to_string(), 200)))?;
     if specversion != "1.0" {
-        return Err(EventUnreadable(format!("found specversion {:?}, expected \"1.0\"", cut(&specversion, 40))));
+        return Err(EventUnreadable(format!("found specversion {}, expected \"1.0\"", quoted(&specversion, 40))));
     }
     Ok((r#type, data))
 }
@@ -147,5 +147,5 @@ fn expect_type(found: &str, what: &str, state: &str) -> Result<(), EventUnreadab
     if found == expected {
         return Ok(());
     }
-    Err(EventUnreadable(format!("found type {:?}, expected {expected:?}", cut(found, 80))))
+    Err(EventUnreadable(format!("found type {}, expected {expected:?}", quoted(found, 80))))
 }

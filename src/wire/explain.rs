@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::text::cut;
+use crate::text::{cut, quoted};
 
 /// More mistakes than these are only counted.
 const MAX_MISTAKES: usize = 8;
@@ -131,7 +131,7 @@ impl Shape {
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(text) => format!("{:?}", cut(text, 60)),
+        Value::String(text) => quoted(text, 60),
         Value::Null | Value::Array(_) | Value::Object(_) => kind(value).into(),
     }
 }

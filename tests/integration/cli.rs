@@ -166,6 +166,23 @@ async fn a_size_that_another_overtakes_has_not_come_to_be() {
     assert!(said.ends_with("pool load: command later has overtaken it, with size 4\n"), "{said}");
 }
 
+/// Seen from another process it is empty, whatever there is.
+#[tokio::test]
+async fn a_pool_in_its_replica_s_memory_is_not_judged_from_here() {
+    let world = World::new(&format!("{BY_HAND}[pools.load]\nprovider = \"null\"\n")).await;
+    let replica = world.replica().await;
+    world.send("load", &provision("c-1", "w-1")).await;
+    world.reaches("w-1", "registered").await;
+    for args in [&["sweep", "load", "--dry-run"][..], &["sweep", "--max-terminations", "9"], &["adopt", "load"]] {
+        let (code, said) = world.enlist(args).await;
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        assert!(said.contains("known to it only; `enlist sweep load` asks a replica"), "{args:?}: {said}");
+        assert!(!said.contains("write_off") && !said.contains("instances 0"), "{args:?}: {said}");
+    }
+    assert_eq!(world.states("w-1").await.last(), Some(&"registered"));
+    replica.drain().await;
+}
+
 #[tokio::test]
 async fn a_verb_names_the_pool_that_the_settings_do_not_have() {
     let world = World::new(LOAD).await;

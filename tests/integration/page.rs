@@ -78,7 +78,9 @@ async fn a_browser_is_asked_for_the_token_and_shows_the_fleet_for_it() {
     let Some(browser) = Browser::start().await else { return };
     let world = World::new(&format!("[http]\ntoken = \"{TOKEN}\"\n{LOAD}")).await;
     let replica = world.replica().await;
-    browser.open(&url(&replica)).await;
+    world.send("load", &provision("c-1", "w-1")).await;
+    world.reaches("w-1", "registered").await;
+    browser.open(&format!("{}#worker/load/w-1", url(&replica))).await;
     let enter = |token: &str| {
         format!(
             "document.getElementById('gate-token').value = '{token}'; \
@@ -89,9 +91,32 @@ async fn a_browser_is_asked_for_the_token_and_shows_the_fleet_for_it() {
     assert_eq!(browser.script("return document.querySelectorAll('.pool').length").await, 0);
     browser.script(&enter("another-token-than-that")).await;
     browser.until("document.getElementById('gate-wrong').textContent === 'This is not the token.'").await;
+    browser.script(&enter("a-token-with-an-\u{fc}\u{2603}")).await;
+    browser.until("document.getElementById('gate-wrong').textContent.includes('cannot be sent')").await;
     browser.script(&enter(TOKEN)).await;
+    browser.until("document.querySelectorAll('#timeline li').length === 3").await;
     browser.until("document.getElementById('status').textContent === 'live'").await;
     browser.until("document.querySelectorAll('.pool').length === 1").await;
+
+    // The answer to the first question comes after that to the second.
+    browser
+        .script(
+            "const real = window.fetch; \
+             window.fetch = (path, ...rest) => (String(path).includes('state=failed') \
+               ? new Promise((resolve) => { \
+                   window.answer = () => resolve({ ok: true, json: async () => ({ next: null, workers: [] }) }); \
+                 }) \
+               : real(path, ...rest)); \
+             const filter = document.getElementById('filter-state'); \
+             for (const state of ['failed', 'registered']) { \
+               filter.value = state; filter.dispatchEvent(new Event('change')); \
+             }",
+        )
+        .await;
+    let listed = "document.getElementById('workers').innerText.includes('load/w-1')";
+    browser.until(&format!("document.getElementById('workers-note').textContent === '' && {listed}")).await;
+    browser.script("window.answer()").await;
+    assert_eq!(browser.script(&format!("return {listed}")).await, true);
     let refused = browser.complaints().await;
     assert!(!refused.is_empty() && refused.iter().all(|one| one.contains("401")), "{refused:?}");
 }

@@ -280,8 +280,8 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     guarded.done("operator", &["sweep"]).await;
     guarded.done("operator", &["provision", "other", "--wait"]).await;
     // Those who look themselves do it as the replica does.
-    guarded.done("replica", &["sweep", "--dry-run"]).await;
-    guarded.done("replica", &["adopt", "--dry-run"]).await;
+    guarded.done("replica", &["sweep", "load", "ext", "far", "--dry-run"]).await;
+    guarded.done("replica", &["adopt", "load", "ext", "far", "--dry-run"]).await;
     reads_in_batches(&guarded).await;
     replays_what_was_refused(&guarded).await;
 
@@ -306,11 +306,31 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     assert!(!said.contains("ermission"), "{said}");
 }
 
+/// The server answers nobody whom it does not let: what it says to the connection is told, once, and not waited out.
+async fn reads_nothing_and_is_told_why(guarded: &Guarded) {
+    let whole = "$JS.API.DIRECT.GET.KV_enlist_workers";
+    let refused = [
+        ("publisher-load", &["ls", "load"][..], whole),
+        ("publisher-load", &["show", "load", "w-1"], "$JS.API.DIRECT.GET.ENLIST_EVENTS"),
+        ("publisher-load", &["dead", "ls", "load"], "$JS.API.DIRECT.GET.ENLIST_DEAD"),
+        ("publisher-load", &["dead", "purge", "--all", "--yes"], "$JS.API.STREAM.INFO.ENLIST_DEAD"),
+        ("publisher-load", &["top", "--once"], "$JS.API.STREAM.NAMES"),
+        ("scheduler", &["watch", "load"], "enlist.events.load.*.*"),
+    ];
+    for (role, args, subject) in refused {
+        let (code, said) = timeout(PATIENCE, says(&guarded.settings(), guarded.env(role), args)).await.expect("an end");
+        let (told, doctor) = (format!("\"{subject}\""), "`enlist doctor`");
+        assert!(code == Some(1) && said.contains(&told) && said.contains(doctor), "{role} {args:?}: {said}");
+        assert!(!said.contains("POOL") && !said.contains("in time"), "{role} {args:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_a_role_s_work_is_refused() {
     let guarded = Guarded::new().await;
     let mut replica = Child::spawn(&guarded.settings(), guarded.env("replica"));
     replica.line("taking commands").await;
+    reads_nothing_and_is_told_why(&guarded).await;
 
     let everybody_else = ["publisher-load", "subscriber", "scheduler", "operator", "provider-made"];
     for name in everybody_else {

@@ -61,8 +61,10 @@ async fn workers_are_listed_in_every_form() {
     assert!(said.err.contains("pool nowhere has no such worker"), "{said:?}");
     let said = world.run(&["ls", "--state", "happy"]).await;
     assert!(said.code == Some(64) && said.err.contains("expected one of provisioning, provisioned"), "{said:?}");
-    let said = world.run(&["ls", "--prefix", "nowhere"]).await;
-    assert!(said.code == Some(1) && said.err.contains("no fleet has prefix nowhere"), "{said:?}");
+    for args in [&["ls"][..], &["watch"], &["watch", "--after", "0"], &["dead", "purge", "--all", "--yes"]] {
+        let said = world.run(&[args, &["--prefix", "nowhere"]].concat()).await;
+        assert!(said.code == Some(1) && said.err.contains("no fleet has prefix nowhere"), "{args:?}: {said:?}");
+    }
 }
 
 #[tokio::test]

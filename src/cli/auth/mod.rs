@@ -115,7 +115,8 @@ fn tell(dir: &Path, roles: &[Role]) {
     let replica = &roles[0];
     let _ =
         writeln!(out, "\na replica's settings; any other role's are alike, also as NATS_NKEY and NATS_INBOX_PREFIX:");
-    let _ = writeln!(out, "  [nats]\n  nkey = \"{at}/{}.nk\"\n  inbox_prefix = \"{}\"", replica.name, replica.inbox());
+    let nkey = toml::Value::String(format!("{at}/{}.nk", replica.name));
+    let _ = writeln!(out, "  [nats]\n  nkey = {nkey}\n  inbox_prefix = \"{}\"", replica.inbox());
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, 
 use super::send::asked;
 use super::{Exit, ended};
 use crate::bus::letters::Letter;
+use crate::bus::standing::standing;
 use crate::bus::stored;
 use crate::config::Config;
 use crate::domain::{CommandId, Pool, Reason};
@@ -247,7 +248,8 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
 /// The letters that are meant and are there now: what comes while they are dealt with may be what came of them.
 async fn meant(orders: &Orders, which: &Which) -> anyhow::Result<(u64, u64)> {
     let stream = orders.subjects.dead_stream();
-    let upto = stored::last_sequence(&orders.requests, &orders.api_prefix, &stream).await?;
+    let stands = standing(&orders.connection, &orders.requests, &orders.api_prefix, &stream).await;
+    let upto = stands.map_err(|error| no_fleet(orders, &error))?;
     let mut letters = view(orders).letters(which.pool.as_ref());
     let mut number = 0;
     while let Some(letter) = letters.try_next().await.map_err(|error| no_fleet(orders, &error))? {

@@ -5,6 +5,8 @@ mod rights;
 mod server;
 mod world;
 
+use std::time::Instant;
+
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -115,7 +117,8 @@ impl Ward<'_> {
     /// An answer of the server's API; its error, in its own words, where it gives one.
     async fn api(&self, name: &str, query: &'static [u8]) -> Result<Value, String> {
         let subject = format!("{}.{name}", self.orders.api_prefix);
-        let sent = self.orders.requests.send(subject, None, query.into(), server::PATIENCE).await;
+        let sent = self.orders.requests.send(subject.clone(), None, query.into(), server::PATIENCE);
+        let sent = self.orders.connection.unless_refused(Instant::now(), &[&subject], sent).await?;
         let reply = sent.map_err(|error| error.to_string())?;
         let answer: Value = serde_json::from_slice(&reply.payload).map_err(|error| error.to_string())?;
         match answer.get("error") {

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Check, Ward};
+use super::{Check, Orders, Ward};
 use crate::bus::connection::{OLDEST_SERVER, version};
-use crate::domain::Pool;
+use crate::bus::queues::queues;
 use crate::wire::command::MAX_BYTES;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,18 +47,18 @@ pub(super) async fn checks(ward: &mut Ward<'_>) -> Vec<Check> {
         )),
     }
     if ward.pools.is_empty() {
-        ward.pools = served(ward).await;
+        let Orders { connection, requests, subjects, api_prefix, .. } = ward.orders;
+        match queues(connection, requests, subjects, api_prefix).await {
+            Ok(pools) => ward.pools = pools,
+            Err(error) => checks.push(Check::warn(
+                "pools",
+                error.to_string(),
+                format!("let the user publish to {api_prefix}.STREAM.NAMES, or run it with a replica's settings"),
+            )),
+        }
     }
     checks.extend(clock(ward).await);
     checks
-}
-
-/// The pools that the server has queues of.
-async fn served(ward: &Ward<'_>) -> Vec<Pool> {
-    let names = ward.api("STREAM.NAMES", b"").await.unwrap_or_default();
-    let prefix = format!("{}_CMD_", ward.config.prefix.as_str().to_ascii_uppercase());
-    let names = names["streams"].as_array().cloned().unwrap_or_default();
-    names.iter().filter_map(|name| Pool::new(name.as_str()?.strip_prefix(&prefix)?).ok()).collect()
 }
 
 /// What the account has of each kind, and may have; below nothing is no limit.

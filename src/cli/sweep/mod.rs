@@ -77,8 +77,8 @@ async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
     let SweepArgs { pools, dry_run, max_terminations } = args;
     let orders = orders::connect(config, "enlist sweep").await?;
     let page = Page::new();
-    let mut good = true;
-    for mut tended in tended(config, &orders, pools)? {
+    let (tended, mut good) = tended(config, &orders, pools)?;
+    for mut tended in tended {
         if let Some(limit) = max_terminations {
             // Who names a limit has looked at what would go.
             tended.sweep.max_terminations = *limit;

@@ -10,7 +10,7 @@ use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -18,6 +18,7 @@ use super::orders::{self, Orders, no_fleet, view};
 use super::output::{Format, OutputArgs, Sheet, printed, since, span};
 use super::{Exit, Misused, told_to_stop};
 use crate::bus::feed::{Feed, Heard};
+use crate::bus::queues::queues;
 use crate::bus::view::{Record, Seen};
 use crate::config::Config;
 use crate::domain::{Pool, State};
@@ -170,7 +171,9 @@ async fn keep_counting(orders: Orders, tell: mpsc::Sender<BTreeMap<Pool, Glance>
 /// One pass over the view, and a question about each queue.
 async fn count(orders: &Orders) -> anyhow::Result<BTreeMap<Pool, Glance>> {
     let mut pools: BTreeMap<Pool, Glance> = BTreeMap::new();
-    for pool in queues(orders).await {
+    let Orders { connection, requests, subjects, api_prefix, .. } = orders;
+    let queues = queues(connection, requests, subjects, api_prefix).await;
+    for pool in queues.map_err(|error| anyhow::anyhow!("{error}; `enlist doctor` tells all that is missing"))? {
         pools.entry(pool).or_default();
     }
     let mut records = orders::whole(orders, None);
@@ -187,7 +190,7 @@ async fn count(orders: &Orders) -> anyhow::Result<BTreeMap<Pool, Glance>> {
     }
     for (pool, glance) in &mut pools {
         let stream = orders.subjects.command_stream(pool);
-        let Some(info) = ask(orders, &format!("STREAM.INFO.{stream}"), &json!({})).await else { continue };
+        let Some(info) = info(orders, &stream).await else { continue };
         glance.queued = info["state"]["messages"].as_u64();
         if glance.queued.is_some_and(|queued| queued > 0) {
             let first: Option<Timestamp> = info["state"]["first_ts"].as_str().and_then(|at| at.parse().ok());
@@ -198,19 +201,11 @@ async fn count(orders: &Orders) -> anyhow::Result<BTreeMap<Pool, Glance>> {
     Ok(pools)
 }
 
-/// The pools that have a queue.
-async fn queues(orders: &Orders) -> Vec<Pool> {
-    let query = json!({ "subject": format!("{}.cmd.*.provision", orders.subjects.prefix()) });
-    let names = ask(orders, "STREAM.NAMES", &query).await.unwrap_or_default();
-    let prefix = format!("{}_CMD_", orders.subjects.prefix().as_str().to_ascii_uppercase());
-    let names = names["streams"].as_array().cloned().unwrap_or_default();
-    names.iter().filter_map(|name| Pool::new(name.as_str()?.strip_prefix(&prefix)?).ok()).collect()
-}
-
-/// `None` where there is no right to ask, or no answer.
-async fn ask(orders: &Orders, name: &str, query: &Value) -> Option<Value> {
-    let subject = format!("{}.{name}", orders.api_prefix);
-    let reply = orders.requests.send(subject, None, query.to_string().into(), PATIENCE).await.ok()?;
+/// What the server tells of a stream; `None` where there is no right to ask, or no answer.
+async fn info(orders: &Orders, stream: &str) -> Option<Value> {
+    let subject = format!("{}.STREAM.INFO.{stream}", orders.api_prefix);
+    let sent = orders.requests.send(subject.clone(), None, "{}".into(), PATIENCE);
+    let reply = orders.connection.unless_refused(std::time::Instant::now(), &[&subject], sent).await.ok()?.ok()?;
     serde_json::from_slice(&reply.payload).ok()
 }
 

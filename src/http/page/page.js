@@ -421,7 +421,7 @@ function status(tone, text) {
 
 // The list of workers -------------------------------------------------------------------------------------------------------
 
-const page = { pool: "", state: "live", after: 0, next: null, rows: new Map() };
+const page = { pool: "", state: "live", after: 0, next: null, rows: new Map(), asked: 0 };
 
 function list(pool, state) {
   by("filter-pool").value = pool;
@@ -437,8 +437,10 @@ async function load(after) {
   page.after = after;
   const query = new URLSearchParams({ pool: page.pool, state: page.state, after: String(after) });
   say(by("workers-note"), "Reading …");
+  const asked = ++page.asked;
   const answer = await ask(`page/workers?${query}`);
-  if (!answer) return;
+  // An answer that another question has overtaken is not what is asked for any more.
+  if (!answer || page.asked !== asked) return;
   page.next = answer.next;
   page.rows.clear();
   const rows = answer.workers.map(({ worker }) => rowOf(worker));
@@ -489,9 +491,9 @@ function updateRow({ worker }) {
 
 // One worker ------------------------------------------------------------------------------------------------------------
 
-const timeline = { key: null, events: [] };
+const timeline = { key: null, events: [], asked: 0 };
 
-async function open(pool, id) {
+function open(pool, id) {
   const key = `${pool}/${id}`;
   timeline.key = key;
   timeline.events = [];
@@ -502,9 +504,18 @@ async function open(pool, id) {
   by("worker-none").hidden = false;
   if (!by("worker").open) by("worker").showModal();
   history.replaceState(null, "", `#worker/${key}`);
+  return readTimeline();
+}
+
+/** Reads the worker that is open, from its beginning; what has come meanwhile stays behind that. */
+async function readTimeline() {
+  const { key } = timeline;
+  const [pool, id] = key.split("/");
+  const asked = ++timeline.asked;
   const answer = await ask(`page/worker?${new URLSearchParams({ pool, id })}`);
-  if (timeline.key !== key || !answer) return;
-  timeline.events = answer.events;
+  if (timeline.key !== key || timeline.asked !== asked || !answer) return;
+  const last = answer.events.at(-1)?.seq ?? 0;
+  timeline.events = [...answer.events, ...timeline.events.filter((event) => event.seq > last)];
   showTimeline();
 }
 
@@ -552,6 +563,8 @@ function showTimeline() {
 // Asking the replica ------------------------------------------------------------------------------------------------------
 
 let token = sessionStorage.getItem(TOKEN) ?? "";
+/** What a header can carry; a fetch with anything else fails as if nobody were there. */
+const SENDABLE = /^[\x21-\x7e]+$/;
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
 /** Resolves once there is a token to try. */
@@ -563,7 +576,14 @@ function needToken() {
   return new Promise((resolve) => {
     by("gate-form").onsubmit = (event) => {
       event.preventDefault();
-      token = by("gate-token").value;
+      const entered = by("gate-token").value.trim();
+      if (!SENDABLE.test(entered)) {
+        say(by("gate-wrong"), "This is no token: it has signs in it that cannot be sent.");
+        by("gate-token").value = "";
+        by("gate-token").focus();
+        return;
+      }
+      token = entered;
       gate.close();
       resolve();
     };
@@ -621,6 +641,8 @@ async function listen(signal, heard) {
   newest = 0;
   events = [];
   load(page.after);
+  // What was missed while nobody listened, or not shown for want of a token.
+  if (timeline.key) readTimeline();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -1,4 +1,4 @@
-//! The base sequence, two writes to a bucket, a request and an event a command, in nats-py and in FastStream.
+//! The base sequence, two writes to a bucket, a request and an event a command, in `nats-py` and in `FastStream`.
 
 use std::ffi::OsStr;
 use std::process::Command;

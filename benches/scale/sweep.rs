@@ -18,12 +18,11 @@ pub(crate) async fn measure(number: usize) {
         let fleet = Fleet::new(broker.url()).await;
         let instances = TempDir::with_prefix("enlist-scale-").expect("a folder");
         let ledger = instances.path().join("instances");
-        match what {
-            "ended" => fleet.ended(number).await,
-            _ => {
-                fleet.live(number).await;
-                std::fs::write(&ledger, fleet.instances(number)).expect("the provider's instances");
-            }
+        if what == "ended" {
+            fleet.ended(number).await;
+        } else {
+            fleet.live(number).await;
+            std::fs::write(&ledger, fleet.instances(number)).expect("the provider's instances");
         }
         let of_pool = format!("state_file = \"{}\"", ledger.display());
         let replica = Process::start(broker.url(), &settings(&of_pool), &["run"]);

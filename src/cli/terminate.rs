@@ -19,6 +19,9 @@ use crate::wire::command::TerminateCommand;
 /// Arguments of `terminate`.
 // As a group, so that the error names all of them.
 #[derive(Args)]
+#[command(override_usage = "\
+enlist terminate [OPTIONS] <POOL> <WORKER>
+       enlist terminate [OPTIONS] <POOL> <--all|--state <STATE>|--label <NAME=VALUE>>")]
 #[command(group = ArgGroup::new("meant").required(true).multiple(true).args(["id", "all", "state", "label"]))]
 #[command(after_help = "\
 Examples:

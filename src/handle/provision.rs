@@ -22,7 +22,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Handler<P, R, J> 
         };
         if asked_by_size(&command.command_id)
             && let Some(key) = self.worker_of(&command)
-            && self.service.is_withdrawn(&key, &command.command_id).await
+            && Box::pin(self.service.is_withdrawn(&key, &command.command_id)).await
         {
             return withdrawn(&command.command_id);
         }

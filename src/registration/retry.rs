@@ -8,6 +8,7 @@ use std::time::Duration;
 use backoff::SystemClock;
 use backoff::backoff::Backoff;
 use backoff::exponential::{ExponentialBackoff, ExponentialBackoffBuilder};
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -155,13 +156,15 @@ pub async fn unregister<R: WorkerRegistrationPort>(
 }
 
 /// One request that ends in time, whatever the port does.
-async fn ask(
+fn ask(
     wait: Duration,
     answer: impl Future<Output = Result<(), RegistrationError>>,
-) -> Result<(), RegistrationError> {
-    timeout(wait, answer).await.unwrap_or_else(|_| {
-        let message = format!("no answer within {} ms", wait.as_millis());
-        Err(RegistrationError::Unavailable { code: "timeout", message })
+) -> impl Future<Output = Result<(), RegistrationError>> {
+    timeout(wait, answer).map(move |answer| {
+        answer.unwrap_or_else(|_| {
+            let message = format!("no answer within {} ms", wait.as_millis());
+            Err(RegistrationError::Unavailable { code: "timeout", message })
+        })
     })
 }
 

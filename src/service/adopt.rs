@@ -118,6 +118,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         // Dying here leaves a claim with an instance: the sweep finds the two together and finishes them.
         crash::point(CrashPoint::AdoptionClaimed);
         let told = self.created(&mut hold, instance.clone(), &config.registration).await?;
-        self.outcome(hold, told).await
+        self.outcome(&mut hold, told).await?;
+        Ok(hold.into_worker())
     }
 }

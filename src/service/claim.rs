@@ -61,31 +61,45 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             tracing::Span::current().record("worker_id", tracing::field::display(&key.worker_id));
         }
         let may_start = self.may_start(order).await?;
-        // The name is free after this event, as far as is known. One that may not begin has to look first.
-        let mut free = may_start.is_ok().then_some(None);
+        if may_start.is_ok() {
+            match self.open(claim, &key, None).await {
+                Ok(hold) => return Ok(Position::Held(hold)),
+                Err(AppendError::Conflict) => {}
+                Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+            }
+        }
+        // Rare, and larger than the way above: not carried along by every command in hand.
+        Box::pin(self.claim_taken(claim, key, may_start)).await
+    }
+
+    /// Claims a name that is not free, or for a command that may not begin: what is there comes first.
+    async fn claim_taken(
+        &self,
+        claim: Claiming<'_>,
+        key: WorkerKey,
+        may_start: Result<(), Refusal>,
+    ) -> Result<Position, Stop> {
         for _ in 0..ROUNDS {
-            if let Some(after) = free.take() {
-                match &may_start {
-                    Ok(()) => match self.open(claim, &key, after.as_ref()).await {
-                        Ok(hold) => return Ok(Position::Held(hold)),
-                        Err(AppendError::Conflict) => {}
-                        Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
-                    },
-                    // Nobody has begun it, and it may not begin.
-                    Err(refusal) => {
-                        if let Some(stop) = Box::pin(self.refuse(claim, &key, refusal)).await? {
-                            return Err(stop);
-                        }
+            let after = match self.journal.head(&key).await? {
+                None => None,
+                Some(head) => match self.resume(claim, head).await? {
+                    Resumed::At(position) => return Ok(position),
+                    Resumed::Free(head) => Some(head),
+                },
+            };
+            match &may_start {
+                Ok(()) => match self.open(claim, &key, after.as_ref()).await {
+                    Ok(hold) => return Ok(Position::Held(hold)),
+                    Err(AppendError::Conflict) => {}
+                    Err(AppendError::Unavailable(why)) => return Err(Stop::Later(why)),
+                },
+                // Nobody has begun it, and it may not begin.
+                Err(refusal) => {
+                    if let Some(stop) = self.refuse(claim, &key, refusal).await? {
+                        return Err(stop);
                     }
                 }
             }
-            free = match self.journal.head(&key).await? {
-                None => Some(None),
-                Some(head) => match Box::pin(self.resume(claim, head)).await? {
-                    Resumed::At(position) => return Ok(position),
-                    Resumed::Free(head) => Some(Some(head)),
-                },
-            };
         }
         Err(Stop::Later("the worker's name is being fought over".into()))
     }
@@ -134,7 +148,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             return Ok(Err(refusal));
         }
         if self.provider.inventory().is_some()
-            && let Some(refusal) = self.refused_before(order).await?
+            && let Some(refusal) = Box::pin(self.refused_before(order)).await?
         {
             return Ok(Err(refusal));
         }

@@ -47,7 +47,8 @@ impl<R: WorkerRegistrationPort, J: Journal> Fenced<'_, R, J> {
 impl<R: WorkerRegistrationPort, J: Journal> Register for Fenced<'_, R, J> {
     async fn register(&self, request: &RegisterWorker) -> Result<(), RegistrationError> {
         let again = self.asked.swap(true, Ordering::Relaxed) && !mutant::on(Mutant::RegisteredUnfenced);
-        if again && !self.is_ours(request).await {
+        // Boxed, as it is rare.
+        if again && !Box::pin(self.is_ours(request)).await {
             self.overtaken.store(true, Ordering::Relaxed);
             // Ends the asking. It never reaches the record: the write of the outcome is refused.
             let message = "the worker is another's, or ending".to_owned();

@@ -36,16 +36,19 @@ impl From<AppendError> for HoldError {
 
 impl Hold {
     /// Writes a worker's first event, or the first of a host's next allocation (after `sequence`).
-    pub(super) async fn open<J: Journal>(
+    // No `async fn`, like `store`: that would have the room for its arguments twice.
+    pub(super) fn open<J: Journal>(
         journal: &J,
         worker: Worker,
         sequence: u64,
-        mut writer: Writer,
-    ) -> Result<Self, AppendError> {
-        writer.claim = None;
-        let sequence = journal.append(&worker, sequence, &writer).await?;
-        writer.claim = Some(sequence);
-        Ok(Self { worker, sequence, writer })
+        writer: Writer,
+    ) -> impl Future<Output = Result<Self, AppendError>> + Send {
+        let mut hold = Self { worker, sequence, writer: Writer { claim: None, ..writer } };
+        async move {
+            hold.sequence = journal.append(&hold.worker, hold.sequence, &hold.writer).await?;
+            hold.writer.claim = Some(hold.sequence);
+            Ok(hold)
+        }
     }
 
     /// Takes up what another try, perhaps of another replica, has left. The next write is the claim to it. Who goes on for
@@ -92,10 +95,16 @@ impl Hold {
     }
 
     /// Makes `next` the record. On `Ok` it is as durable as the journal; on `Away` only the head tells.
-    pub(super) async fn store<J: Journal>(&mut self, journal: &J, next: Worker) -> Result<(), HoldError> {
-        self.sequence = journal.append(&next, self.sequence, &self.writer).await?;
-        self.worker = next;
-        Ok(())
+    pub(super) fn store<J: Journal>(
+        &mut self,
+        journal: &J,
+        next: Worker,
+    ) -> impl Future<Output = Result<(), HoldError>> + Send {
+        async move {
+            self.sequence = journal.append(&next, self.sequence, &self.writer).await?;
+            self.worker = next;
+            Ok(())
+        }
     }
 
     /// Takes one step and makes it the record.

@@ -2,7 +2,8 @@
 
 use std::pin::pin;
 
-use futures_util::future::{Either, select};
+use futures_util::FutureExt as _;
+use futures_util::future::{Either, ready, select};
 
 use super::claim::Position;
 use super::hold::{Hold, HoldError};
@@ -55,11 +56,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             };
             crash::point(CrashPoint::Created);
             let told = self.created(&mut hold, instance, registration).await?;
-            return self.outcome(hold, told).await;
+            self.outcome(&mut hold, told).await?;
+            return Ok(hold.into_worker());
         }
         // A replica died between `provisioned` and the outcome: the instance is there, the scheduler may have been told.
-        let told = self.register(RegisterWorker::of(hold.worker(), hold.trace()), registration).await;
-        self.outcome(hold, Some(told)).await
+        let told = Box::pin(self.register(RegisterWorker::of(hold.worker(), hold.trace()), registration)).await;
+        self.outcome(&mut hold, Some(told)).await?;
+        Ok(hold.into_worker())
     }
 
     /// Writes `provisioned`, and beside it asks the scheduler for the first time: the request carries the event's own
@@ -72,34 +75,34 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     ) -> Result<Option<Registered>, Stop> {
         let Instance { instance_id, endpoint, capabilities, .. } = instance;
         let step = Step::Created { instance_id: instance_id.clone(), endpoint, capabilities };
-        let next = hold.after(step, self.now())?;
-        if next.registration.status == RegistrationStatus::Disabled {
-            let stored = hold.store(&self.journal, next).await;
-            return self.or_undo(hold, stored, Some(&instance_id)).await.map(|()| None);
-        }
-        let announced = RegisterWorker::of(&next, hold.trace());
-        let both = {
-            let stored = pin!(hold.store(&self.journal, next));
-            // Boxed: without it every command in hand would carry the room for it from its claim on.
-            let told = Box::pin(self.register(announced, registration));
-            match select(stored, told).await {
-                Either::Left((Ok(()), told)) => {
-                    crash::point(CrashPoint::CreatedStored);
-                    Ok(told.await)
-                }
-                // The request under way is dropped here and taken back below.
-                Either::Left((Err(error), _)) => Err(error),
-                Either::Right((told, stored)) => stored.await.map(|()| told),
+        let (next, told) = {
+            let next = hold.after(step, self.now())?;
+            let told = if next.registration.status == RegistrationStatus::Disabled {
+                Either::Left(ready(None))
+            } else {
+                let announced = RegisterWorker::of(&next, hold.trace());
+                // Boxed: without it every command in hand would carry the room for it from its claim on.
+                Either::Right(Box::pin(self.register(announced, registration)).map(Some))
+            };
+            (next, told)
+        };
+        let both = match select(pin!(hold.store(&self.journal, next)), told).await {
+            Either::Left((Ok(()), told)) => {
+                crash::point(CrashPoint::CreatedStored);
+                Ok(told.await)
             }
+            // The request under way is dropped here and taken back below.
+            Either::Left((Err(error), _)) => Err(error),
+            Either::Right((told, stored)) => stored.await.map(|()| told),
         };
         match both {
-            Ok(told) => Ok(Some(told)),
+            Ok(told) => Ok(told),
             Err(error) => self.or_undo(hold, Err(error), Some(&instance_id)).await.map(|()| None),
         }
     }
 
     /// Writes the outcome; with registration off it is `provisioned`, which stands already.
-    pub(super) async fn outcome(&self, mut hold: Hold, told: Option<Registered>) -> Result<Worker, Stop> {
+    pub(super) async fn outcome(&self, hold: &mut Hold, told: Option<Registered>) -> Result<(), Stop> {
         if let Some(Registered { attempts, fault }) = told {
             crash::point(CrashPoint::Registered);
             let step = match fault.clone().filter(|_| !mutant::on(Mutant::AlwaysRegistered)) {
@@ -108,7 +111,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             };
             let stored = hold.advance(&self.journal, step, self.now()).await;
             let instance_id = hold.worker().instance_id.clone();
-            self.or_undo(&hold, stored, instance_id.as_deref()).await?;
+            self.or_undo(hold, stored, instance_id.as_deref()).await?;
             // Told only once the outcome is the record, so that counter and log agree with it.
             let signals = self.signals(&hold.worker().pool);
             match &fault {
@@ -117,7 +120,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             }
         }
         crash::point(CrashPoint::OutcomeStored);
-        Ok(hold.into_worker())
+        Ok(())
     }
 
     /// What a refused write means on the way of a provision. Whoever wrote in between either goes on with the same

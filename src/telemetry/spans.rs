@@ -2,6 +2,7 @@
 //!
 //! Log lines carry the command's span. Those below it are for the export, and in the log only at `debug`.
 
+use futures_util::FutureExt as _;
 use tracing::{Instrument as _, Span, debug_span, field, info_span};
 
 use super::labels::{AttemptOutcome, Operation, ProviderOutcome};
@@ -28,27 +29,28 @@ pub fn command_span(
 }
 
 /// One call of a provider in a span of its own.
-pub async fn in_provider_span<T>(
+// Like the next one, and `retry::ask`, no `async fn`: that would have the room for its argument twice.
+pub fn in_provider_span<T>(
     operation: Operation,
     call: impl Future<Output = Result<T, ProviderError>>,
-) -> Result<T, ProviderError> {
+) -> impl Future<Output = Result<T, ProviderError>> {
     let span = debug_span!("provider", operation = operation.as_str());
-    let answer = call.instrument(span.clone()).await;
-    if let Err(error) = &answer {
-        otlp::failed(&span, ProviderOutcome::from(error.class).as_str());
-    }
-    answer
+    call.instrument(span.clone()).inspect(move |answer| {
+        if let Err(error) = answer {
+            otlp::failed(&span, ProviderOutcome::from(error.class).as_str());
+        }
+    })
 }
 
 /// One request to the scheduler in a span of its own.
-pub async fn in_scheduler_span(
+pub fn in_scheduler_span(
     request: &'static str,
     answer: impl Future<Output = Result<(), RegistrationError>>,
-) -> Result<(), RegistrationError> {
+) -> impl Future<Output = Result<(), RegistrationError>> {
     let span = debug_span!("scheduler", request);
-    let answer = answer.instrument(span.clone()).await;
-    if answer.is_err() {
-        otlp::failed(&span, AttemptOutcome::from(&answer).as_str());
-    }
-    answer
+    answer.instrument(span.clone()).inspect(move |answer| {
+        if answer.is_err() {
+            otlp::failed(&span, AttemptOutcome::from(answer).as_str());
+        }
+    })
 }

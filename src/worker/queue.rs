@@ -277,7 +277,7 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     if deliveries > 1 {
         context.signals.redelivered(verb, deliveries);
         if let Some(verdict) = Box::pin(refused_before(&delivery)).await {
-            let _ = delivery.settle(verdict).await;
+            let _ = Box::pin(delivery.settle(verdict)).await;
             return;
         }
     }
@@ -296,7 +296,7 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
                 biased;
                 handled = within(ours_until, handling.as_mut()) => break handled.or(Some(LEFT)),
                 _ = tick.tick() => {
-                    progress.tell().await;
+                    Box::pin(progress.tell()).await;
                     ours_until = Instant::now() + ACK_WAIT;
                 }
                 // What is dropped here half-way is where a crash would have left it.

@@ -357,12 +357,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
             State::Terminating => Ok(service.finish(&mut hold, service.config.grace, true).await?),
             State::Provisioned => {
                 let told = self.offer(&hold).await;
-                Ok(service.outcome(hold, Some(told)).await.map(|_| ())?)
+                Ok(service.outcome(&mut hold, Some(told)).await?)
             }
             State::Provisioning => match service.find_instance(&hold.worker().key()).await? {
                 Some(instance) if instance.command_id == hold.worker().command_id => {
                     let told = service.created(&mut hold, instance, &self.config.registration).await?;
-                    Ok(service.outcome(hold, told).await.map(|_| ())?)
+                    Ok(service.outcome(&mut hold, told).await?)
                 }
                 // What it was to be, only its command knew. An instance that comes to be after all is an orphan.
                 Some(_) | None => {

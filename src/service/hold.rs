@@ -95,6 +95,7 @@ impl Hold {
     }
 
     /// Makes `next` the record. On `Ok` it is as durable as the journal; on `Away` only the head tells.
+    #[allow(clippy::manual_async_fn, reason = "that would have the room for `next` twice")]
     pub(super) fn store<J: Journal>(
         &mut self,
         journal: &J,

@@ -211,10 +211,11 @@ async fn a_drain_does_not_wait_for_sweeps_that_cannot_be_asked_for() {
     let mut child = world.child_that_logs("info,enlist::worker=debug").await;
     world.broker.kill().await;
     child.line("the sweep was not asked for").await;
-    let begun = Instant::now();
     child.terminate();
     let (code, said) = child.exit().await;
     assert_eq!(code, Some(0), "{said}");
-    // Each of the other pools would take the five seconds that a broker which is away is given; the last flush takes five.
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // Each of the other pools would take the five seconds that a broker which is away is given, and then say so: the one whose
+    // turn was when the replica was told to stop may have.
+    let asked = said.matches("the sweep was not asked for").count();
+    assert!(asked <= 2, "{said}");
 }

@@ -1,9 +1,5 @@
 //! Pools of one replica stand in nobody else's way.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use crate::world::{LOAD, World, nameless, provision};
 
 #[tokio::test]
@@ -30,7 +26,7 @@ async fn pools_whose_providers_hang_leave_every_other_pool_its_share() {
 async fn a_provider_that_is_away_is_left_alone_while_other_pools_are_served() {
     let away =
         "[providers.docker]\nhost = \"unix://{dir}/none.sock\"\n[pools.web]\nprovider = \"docker\"\nimage = \"a\"\n";
-    let world = World::new(&format!("{LOAD}{away}")).await;
+    let world = World::new(&format!("[limits]\ndrain = \"2s\"\n{LOAD}{away}")).await;
     let mut child = world.child().await;
     world.send("web", &provision("c-1", "w-1")).await;
     child.line("the pool holds off").await;
@@ -57,10 +53,9 @@ async fn a_provider_that_is_away_is_left_alone_while_other_pools_are_served() {
         "one create was tried, and held off for twice as long"
     );
 
-    let begun = Instant::now();
     child.terminate();
     let (code, said) = child.exit().await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(3), "the drain waits for no hold-off: {:?}", begun.elapsed());
+    assert!(!said.contains("the drain is over"), "the drain waits for no hold-off: {said}");
     assert_eq!(world.left("web").await, Some(9), "nothing is lost");
 }

@@ -12,7 +12,8 @@ use crate::provider::{Instance, LaunchRequest, ProviderError};
 /// Every instance of every fleet that shares a home.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    fleets: HashMap<Prefix, HashMap<WorkerKey, Recorded>>,
+    // Boxed: a table that grows has room for twice as many as it holds, and for as long as it is copied the old one beside it.
+    fleets: HashMap<Prefix, HashMap<WorkerKey, Box<Recorded>>>,
 }
 
 /// One change.
@@ -55,18 +56,18 @@ impl Book {
 
     pub(super) fn list(&self, fleet: &Prefix, pool: &Pool) -> Vec<Instance> {
         let all = self.fleets.get(fleet).into_iter().flat_map(HashMap::values);
-        all.filter(|found| found.pool == *pool).map(Recorded::instance).collect()
+        all.filter(|found| found.pool == *pool).map(|found| found.instance()).collect()
     }
 
     pub(super) fn apply(&mut self, fleet: Prefix, entry: Entry) {
         let instances = self.fleets.entry(fleet).or_default();
         match entry {
-            Entry::Made(made) => drop(instances.insert(made.key(), made)),
+            Entry::Made(made) => drop(instances.insert(made.key(), Box::new(made))),
             Entry::Gone { pool, worker_id } => drop(instances.remove(&WorkerKey::new(pool, worker_id))),
         }
     }
 
     fn get(&self, fleet: &Prefix, key: &WorkerKey) -> Option<&Recorded> {
-        self.fleets.get(fleet)?.get(key)
+        self.fleets.get(fleet)?.get(key).map(Box::as_ref)
     }
 }

@@ -1,7 +1,7 @@
 //! The book in a file that only grows, one JSON line a change, shared by replicas under the file's lock.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -83,23 +83,25 @@ impl Ledger {
             // Someone emptied it under us: what it says now is what there is.
             (self.read_to, self.book) = (0, Book::default());
         }
-        let mut news = Vec::new();
-        file.seek(SeekFrom::Start(self.read_to))
-            .and_then(|_| file.read_to_end(&mut news))
-            .map_err(|fault| self.unavailable(&fault))?;
-        let whole = news.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        for line in news[..whole].split_inclusive(|byte| *byte == b'\n') {
+        file.seek(SeekFrom::Start(self.read_to)).map_err(|fault| self.unavailable(&fault))?;
+        // Line by line: a replica that starts reads all of a million workers.
+        let (mut news, mut line) = (BufReader::new(file), Vec::new());
+        loop {
+            line.clear();
+            let length = news.read_until(b'\n', &mut line).map_err(|fault| self.unavailable(&fault))?;
+            if length == 0 {
+                return Ok(());
+            }
+            if !line.ends_with(b"\n") {
+                // We hold the lock, so nobody is still writing this line: its replica was killed in the middle of it, and its
+                // caller never heard that it was made.
+                return file.set_len(self.read_to).map_err(|fault| self.unavailable(&fault));
+            }
             let Line { fleet, entry } =
-                serde_json::from_slice(line).map_err(|fault| self.unreadable(&fault.to_string()))?;
+                serde_json::from_slice(&line).map_err(|fault| self.unreadable(&fault.to_string()))?;
             self.book.apply(fleet, entry);
-            self.read_to += line.len() as u64;
+            self.read_to += length as u64;
         }
-        if whole < news.len() {
-            // We hold the lock, so nobody is still writing this line: its replica was killed in the middle of it, and its
-            // caller never heard that it was made.
-            file.set_len(self.read_to).map_err(|fault| self.unavailable(&fault))?;
-        }
-        Ok(())
     }
 
     fn unavailable(&self, fault: &io::Error) -> ProviderError {

@@ -1,7 +1,14 @@
 //! `enlist doctor`, `enlist drain` and `enlist top`: what an operator asks first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use async_nats::jetstream::stream;
+use enlist::bus::connection;
+use enlist::bus::queues::queues;
+use enlist::bus::requests::Requests;
+use enlist::domain::{Pool, Verb};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 
 use crate::broker::Broker;
@@ -142,4 +149,28 @@ async fn pools_are_seen_at_a_glance() {
     assert!(said.code == Some(0) && said.out.starts_with("POOL  SIZE  LIVE"), "{said:?}");
     let said = world.run(&["top"]).await;
     assert!(said.code == Some(64) && said.err.contains("needs a terminal"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_may_have_more_pools_than_the_server_names_at_once() {
+    /// A page of `STREAM.NAMES` has 1,024 names.
+    const POOLS: usize = 1030;
+    let world = World::alone(LOAD).await;
+    let of_pool = |n| {
+        let pool = Pool::new(format!("p-{n}")).unwrap();
+        let config = stream::Config {
+            name: world.subjects.command_stream(&pool),
+            subjects: vec![world.subjects.command(&pool, Verb::Provision)],
+            storage: stream::StorageType::Memory,
+            ..stream::Config::default()
+        };
+        world.jetstream.create_stream(config)
+    };
+    let made = futures_util::stream::iter(0..POOLS).map(of_pool).buffer_unordered(64);
+    made.try_for_each(|_| std::future::ready(Ok(()))).await.unwrap();
+
+    let connection = connection::connect(&world.config().nats, "test").await.unwrap();
+    let requests = Requests::start(connection.client.clone()).await.unwrap();
+    let pools = queues(&connection, &requests, &world.subjects, "$JS.API").await.unwrap();
+    assert_eq!(pools.into_iter().collect::<BTreeSet<_>>().len(), POOLS);
 }

@@ -196,6 +196,15 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
             }
             std::future::ready(())
         });
+    // The client says that a file is missing, and not which.
+    let files =
+        [(&config.tls_ca, "nats.tls_ca"), (&config.tls_cert, "nats.tls_cert"), (&config.tls_key, "nats.tls_key")];
+    for (path, setting) in files.into_iter().filter_map(|(path, setting)| Some((path.as_ref()?, setting))) {
+        if let Err(error) = std::fs::File::open(path) {
+            let (path, cause) = (path.display().to_string(), error.to_string());
+            return Err(ConnectError::Credentials { path, setting, cause });
+        }
+    }
     if let Some(ca) = &config.tls_ca {
         options = options.add_root_certificates(ca.clone()).require_tls(true);
     }

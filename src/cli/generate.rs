@@ -65,10 +65,11 @@ pub(super) struct CompletionsArgs {
 #[command(after_help = "\
 Examples:
   enlist man | man -l -
-  enlist man provision | man -l -")]
+  enlist man provision | man -l -
+  enlist man dead replay | man -l -")]
 pub(super) struct ManArgs {
-    /// The verb [default: the page of enlist itself]
-    verb: Option<String>,
+    /// The verb, and what comes behind it [default: the page of enlist itself]
+    verb: Vec<String>,
 }
 
 pub(super) fn schema(args: &SchemaArgs) -> Exit {
@@ -93,13 +94,16 @@ pub(super) fn completions(args: &CompletionsArgs) -> Exit {
 pub(super) fn man(args: &ManArgs) -> Exit {
     let mut command = Cli::command();
     command.build();
-    if let Some(verb) = &args.verb {
+    let mut name = "enlist".to_owned();
+    for verb in &args.verb {
         let Some(found) = command.find_subcommand(verb) else {
-            eprintln!("enlist: there is no verb {:?}; `enlist --help` lists them", crate::text::cut(verb, 60));
+            let above = name.replace('-', " ");
+            eprintln!("enlist: there is no verb {:?}; `{above} --help` lists them", crate::text::cut(verb, 60));
             return Exit::Usage;
         };
-        // The page is named as `man` looks for it: enlist-provision.
-        command = found.clone().display_name(format!("enlist-{verb}"));
+        // The page is named as `man` looks for it, and as the page above names it: enlist-dead-replay.
+        name = format!("{name}-{verb}");
+        command = found.clone().display_name(name.clone());
     }
     let mut text = Vec::new();
     let rendered = clap_mangen::Man::new(command).render(&mut text);
@@ -145,7 +149,11 @@ mod tests {
             assert!(String::from_utf8(text).unwrap().contains("provision"), "{shell}");
         }
         for verb in Cli::command().get_subcommands() {
-            assert_eq!(man(&ManArgs { verb: Some(verb.get_name().to_owned()) }), Exit::Done);
+            let name = verb.get_name().to_owned();
+            assert_eq!(man(&ManArgs { verb: vec![name.clone()] }), Exit::Done);
+            for below in verb.get_subcommands() {
+                assert_eq!(man(&ManArgs { verb: vec![name.clone(), below.get_name().to_owned()] }), Exit::Done);
+            }
         }
     }
 }

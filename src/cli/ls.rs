@@ -1,6 +1,7 @@
 //! `enlist ls`: the workers of the fleet, one at a time out of the view, however many there are.
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 
@@ -34,7 +35,7 @@ pub(super) struct LsArgs {
 #[derive(Args)]
 pub(super) struct WhichArgs {
     /// In one of these states
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state())]
     pub(super) state: Vec<State>,
     /// With this label; several: with all of them
     #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
@@ -49,10 +50,10 @@ impl WhichArgs {
     }
 }
 
-/// A state by its name.
-pub(super) fn state(text: &str) -> Result<State, String> {
-    let all = State::ALL.map(State::as_str).join(", ");
-    State::from_token(text).ok_or_else(|| format!("expected one of {all}"))
+/// A state by its name, which a shell completes.
+pub(super) fn state() -> impl TypedValueParser<Value = State> {
+    let names = PossibleValuesParser::new(State::ALL.map(State::as_str));
+    names.try_map(|name| State::from_token(&name).ok_or("no state"))
 }
 
 /// A label as a name and its value.

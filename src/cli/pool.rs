@@ -62,36 +62,42 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
     let (mut looks, hint) = (interval(LOOK_EVERY), sleep_until(Instant::now() + SILENCE));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(hint);
-    let mut begun = false;
-    loop {
-        let told = tokio::select! {
-            told = news.next() => told.ok_or_else(|| anyhow::anyhow!("the connection was closed before the outcome was known"))?,
-            _ = looks.tick() => match look(&journal, &order, place).await {
-                Some(End::Sized(record)) => Told::Pool(Box::new(record)),
-                Some(End::Overtaken(by)) => return Ok(overtaken(&mut page, &order, by)),
-                None => continue,
-            },
-            () = &mut stop => {
-                eprintln!("{}", left(&order));
-                return Ok(false);
-            }
-            () = &mut hint, if !begun => {
-                begun = true;
-                eprintln!("enlist: no replica has begun with it yet (enlist run); still waiting");
+    // A look takes long where the broker is away, and whoever waits no longer does not wait for that either.
+    let waited = async {
+        let mut begun = false;
+        loop {
+            let told = tokio::select! {
+                told = news.next() => told.ok_or_else(|| anyhow::anyhow!("the connection was closed before the outcome was known"))?,
+                _ = looks.tick() => match look(&journal, &order, place).await {
+                    Some(End::Sized(record)) => Told::Pool(Box::new(record)),
+                    Some(End::Overtaken(by)) => return Ok(overtaken(&mut page, &order, by)),
+                    None => continue,
+                },
+                () = &mut hint, if !begun => {
+                    begun = true;
+                    eprintln!("enlist: no replica has begun with it yet (enlist run); still waiting");
+                    continue;
+                }
+            };
+            if !told.concerns(&order) {
                 continue;
             }
-        };
-        if !told.concerns(&order) {
-            continue;
+            page.told(&told);
+            if told.ends(&order) {
+                return Ok(matches!(told, Told::Pool(_)));
+            }
+            if let Told::Pool(record) = &told {
+                begun |= record.command_id == order.command_id;
+                // Perhaps an earlier command's last word, perhaps another one's first: the log knows.
+                looks.reset_immediately();
+            }
         }
-        page.told(&told);
-        if told.ends(&order) {
-            return Ok(matches!(told, Told::Pool(_)));
-        }
-        if let Told::Pool(record) = &told {
-            begun |= record.command_id == order.command_id;
-            // Perhaps an earlier command's last word, perhaps another one's first: the log knows.
-            looks.reset_immediately();
+    };
+    tokio::select! {
+        ended = waited => ended,
+        () = &mut stop => {
+            eprintln!("{}", left(&order));
+            Ok(false)
         }
     }
 }

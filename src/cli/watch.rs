@@ -32,7 +32,7 @@ pub(super) struct WatchArgs {
     /// The pool [default: all]
     pool: Option<Pool>,
     /// Only workers that come to one of these states
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state())]
     state: Vec<State>,
     /// Begin behind this place of the log; 0 is its beginning [default: what comes from now on]
     #[arg(long, value_name = "SEQUENCE")]

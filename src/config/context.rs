@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::env::Source;
 use super::origin::{Mistake, Origin};
 
 /// The fields of a context that mean something here.
 const FIELDS: [&str; 11] =
     ["url", "creds", "nkey", "user", "password", "token", "cert", "key", "ca", "jetstream_domain", "inbox_prefix"];
-/// Those of them that name files, in which `~` is the home folder.
+/// Fields by which the `nats` command line gets to a server, or is somebody there, in a way that enlist does not know:
+/// passed over, they would lead somewhere else, or there as somebody else.
+const STRANGE: [&str; 5] = ["nsc", "user_jwt", "socks_proxy", "jetstream_api_prefix", "tls_first"];
+/// Those of the fields above that name files, in which `~` is the home folder.
 const FILES: [&str; 5] = ["creds", "nkey", "cert", "key", "ca"];
 
 /// Stands for the context that `nats context select` has chosen; which that is changes behind our back, so it counts only
@@ -59,6 +64,14 @@ pub(super) fn read(source: &Source<'_>) -> Result<Option<Context>, Mistake> {
         let (line, column) = (error.line(), error.column());
         mistake(format!("{}:{line}:{column}: not a JSON object", path.display()))
     })?;
+    let is_set = |value: &serde_json::Value| *value != json!(null) && *value != json!("") && *value != json!(false);
+    if let Some(field) = STRANGE.into_iter().find(|field| json.get(*field).is_some_and(is_set)) {
+        return Err(mistake(format!(
+            "{}: {field}: enlist cannot reach NATS by it; expected some of {} alone",
+            path.display(),
+            FIELDS.join(", ")
+        )));
+    }
     let mut fields = BTreeMap::new();
     for field in FIELDS {
         match json.get(field) {

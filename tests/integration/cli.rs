@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use enlist::domain::{Pool, WorkerId, WorkerKey};
 use enlist::provider::WorkerProvider as _;
+use tokio::time::timeout;
 
 use crate::world::{LOAD, World, provision};
 
@@ -164,6 +165,24 @@ async fn a_size_that_another_overtakes_has_not_come_to_be() {
     let ((code, said), ()) = tokio::join!(first, overtaking);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.ends_with("pool load: command later has overtaken it, with size 4\n"), "{said}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_size_and_then_no_longer_is_told_so_though_the_broker_is_away() {
+    let world = World::alone(&format!("{BY_HAND}{LOAD}delay = \"1h\"\n")).await;
+    let replica = world.replica().await;
+    let mut waiting = world.verb(&["pool", "load", "3", "--command-id", "three", "--wait"]);
+    waiting.line("sizing").await;
+    world.broker.stop().await;
+    // It looks again and again, and now it looks in vain.
+    waiting.lines_with("client error", 5).await;
+    waiting.terminate();
+    let (code, said) = timeout(Duration::from_secs(4), waiting.exit()).await.expect("an end at once");
+    assert!(
+        code == Some(1) && said.contains("command three stays in the queue and is carried out all the same"),
+        "{said}"
+    );
+    drop(replica);
 }
 
 /// Seen from another process it is empty, whatever there is.

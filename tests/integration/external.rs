@@ -11,6 +11,8 @@ use enlist::provider::external::ExternalProvider;
 use enlist::provider::external::conformance::Kit;
 use enlist::provider::null::NullProvider;
 use enlist::provider::{ProviderError, WorkerProvider as _};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::world::{World, provision, terminate};
@@ -91,6 +93,29 @@ async fn nobody_there_is_unavailable_and_silence_a_timeout() {
 }
 
 /// A fleet whose pool is made by a program of this test.
+#[tokio::test]
+async fn the_kit_ends_though_a_program_beats_for_ever() {
+    let broker = Broker::shared().await;
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let answer_timeout = Duration::from_secs(3);
+    let config = ExternalConfig { name: unique(), subject_prefix: "provider".into(), answer_timeout };
+    let mut requests = client.subscribe(config.subject("*")).await.unwrap();
+    let beats = async {
+        let asked = requests.next().await.unwrap();
+        let mut beats = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            beats.tick().await;
+            client.publish(asked.reply.clone().unwrap(), r#"{"status":"working"}"#.into()).await.unwrap();
+        }
+    };
+    let kit = Kit { launch_timeout: Duration::from_secs(1), grace: Duration::from_secs(1), ..kit(&config) };
+    let report = tokio::select! {
+        report = timeout(Duration::from_secs(30), kit.check(&client)) => report.expect("an end").unwrap(),
+        () = beats => unreachable!(),
+    };
+    assert!(report.to_string().contains("heartbeats, and no answer within 2s"), "{report}");
+}
+
 async fn fleet(flaw: Flaw) -> (World, Program) {
     let (subject_prefix, answer_timeout) = (unique(), Duration::from_millis(500));
     let config = ExternalConfig { name: "made".into(), subject_prefix, answer_timeout };

@@ -60,7 +60,7 @@ async fn workers_are_listed_in_every_form() {
     assert_eq!((said.code, said.out.as_str()), (Some(0), ""));
     assert!(said.err.contains("pool nowhere has no such worker"), "{said:?}");
     let said = world.run(&["ls", "--state", "happy"]).await;
-    assert!(said.code == Some(64) && said.err.contains("expected one of provisioning, provisioned"), "{said:?}");
+    assert!(said.code == Some(64) && said.err.contains("possible values: provisioning, provisioned"), "{said:?}");
     for args in [&["ls"][..], &["watch"], &["watch", "--after", "0"], &["dead", "purge", "--all", "--yes"]] {
         let said = world.run(&[args, &["--prefix", "nowhere"]].concat()).await;
         assert!(said.code == Some(1) && said.err.contains("no fleet has prefix nowhere"), "{args:?}: {said:?}");
@@ -259,8 +259,13 @@ async fn what_is_built_in_is_printed_without_a_broker() {
     assert_eq!(world.run(&["schema", "nothing"]).await.code, Some(64));
     let said = world.run(&["completions", "bash"]).await;
     assert!(said.code == Some(0) && said.out.contains("provision"), "{said:?}");
+    assert!(said.out.contains("registration_failed"), "a state is offered as a shell's forms are: {said:?}");
     assert_eq!(world.run(&["completions", "basic"]).await.code, Some(64));
     let said = world.run(&["man", "provision"]).await;
     assert!(said.code == Some(0) && said.out.contains(".TH enlist-provision 1"), "{said:?}");
-    assert_eq!(world.run(&["man", "nothing"]).await.code, Some(64));
+    let said = world.run(&["man", "dead", "replay"]).await;
+    assert!(said.code == Some(0) && said.out.contains(".TH enlist-dead-replay 1"), "{said:?}");
+    for nothing in [&["man", "nothing"][..], &["man", "dead", "nothing"], &["man", "ls", "nothing"]] {
+        assert_eq!(world.run(nothing).await.code, Some(64), "{nothing:?}");
+    }
 }

@@ -107,7 +107,8 @@ fn tell(dir: &Path, roles: &[Role]) {
     let width = roles.iter().map(|role| role.name.len()).max().unwrap_or(0);
     let mut out = stdout();
     let at = dir.display();
-    let _ = writeln!(out, "{at}/nats-server.conf, for: nats-server -c {at}/nats-server.conf\n");
+    let server = format!("{at}/nats-server.conf");
+    let _ = writeln!(out, "{server}, for: nats-server -c {}\n", in_a_shell(&server));
     let _ = writeln!(out, "each role has its key in {at}/<role>.nk, and inboxes of its own:");
     for Role { name, about, .. } in roles {
         let _ = writeln!(out, "  {name:width$}  {about}");
@@ -117,6 +118,12 @@ fn tell(dir: &Path, roles: &[Role]) {
         writeln!(out, "\na replica's settings; any other role's are alike, also as NATS_NKEY and NATS_INBOX_PREFIX:");
     let nkey = toml::Value::String(format!("{at}/{}.nk", replica.name));
     let _ = writeln!(out, "  [nats]\n  nkey = {nkey}\n  inbox_prefix = \"{}\"", replica.inbox());
+}
+
+/// A word as a shell reads it back: quoted where it holds more than plain signs.
+fn in_a_shell(word: &str) -> String {
+    let plain = |sign: char| sign.is_ascii_alphanumeric() || "/._-+,:@%".contains(sign);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -139,5 +146,14 @@ mod tests {
         assert!(error.contains("nothing is overwritten"), "{error}");
         assert_eq!(fs::read_to_string(dir.join("a.nk")).unwrap(), "seed");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing half-written is left");
+    }
+    #[test]
+    fn a_path_of_any_signs_comes_back_from_a_shell_as_it_was() {
+        assert_eq!(in_a_shell("/srv/enlist-auth/nats-server.conf"), "/srv/enlist-auth/nats-server.conf");
+        for path in ["/srv/my fleet", "it's", "$HOME/`id`", "a;b", "~x", "*", "\u{e9}\"\\"] {
+            let line = format!("printf %s {}", in_a_shell(path));
+            let read = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert_eq!(String::from_utf8(read.stdout).unwrap(), path);
+        }
     }
 }

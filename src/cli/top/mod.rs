@@ -1,6 +1,7 @@
-//! `enlist top`: the fleet at a glance, kept up to date; how it is gathered here, how it is shown in `screen.rs`.
+//! `enlist top`: the fleet at a glance, kept up to date; how it is gathered here, how it is shown in `screen.rs` and `table.rs`.
 
 mod screen;
+mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal as _;

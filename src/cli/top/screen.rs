@@ -6,15 +6,19 @@ use std::sync::Once;
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::terminal::{
-    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+    Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode, size,
 };
 use crossterm::{execute, queue};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::time::Instant;
 
-use super::{Fleet, Glance, HEADS, row};
+use super::table::{self, Line};
+use super::{Fleet, MINUTE};
 use crate::bus::orders::Orders;
 use crate::bus::view::{Record, Seen};
+use crate::cli::output::span;
 use crate::cli::page::{tone_of, what};
 use crate::config::colour_wanted;
 use crate::domain::{PoolState, State};
@@ -45,6 +49,7 @@ pub(super) struct Screen {
     out: Stdout,
     colour: bool,
     zone: TimeZone,
+    begun: Instant,
 }
 
 impl Screen {
@@ -59,15 +64,16 @@ impl Screen {
             }));
         });
         enable_raw_mode()?;
-        let screen = Self { out: stdout(), colour: colour_wanted(), zone: TimeZone::system() };
-        execute!(stdout(), EnterAlternateScreen, Hide)?;
+        let screen = Self { out: stdout(), colour: colour_wanted(), zone: TimeZone::system(), begun: Instant::now() };
+        // A sign may be wider than the one place that it is counted for: it is cut off, and pushes nothing on.
+        execute!(stdout(), EnterAlternateScreen, DisableLineWrap, Hide)?;
         Ok(screen)
     }
 
     pub(super) fn draw(&mut self, orders: &Orders, fleet: &Fleet) -> io::Result<()> {
         let (width, height) = size()?;
         let (width, height) = (usize::from(width), usize::from(height));
-        let mut lines = self.head(orders, fleet);
+        let mut lines = self.head(orders, fleet, width, height);
         let room = height.saturating_sub(lines.len());
         let newest: Vec<&Seen> = fleet.newest.iter().rev().take(room).collect();
         lines.extend(newest.into_iter().rev().map(|seen| self.event(seen)));
@@ -87,7 +93,7 @@ impl Screen {
     }
 
     /// Everything but the newest events.
-    fn head(&self, orders: &Orders, fleet: &Fleet) -> Vec<(String, &'static str)> {
+    fn head(&self, orders: &Orders, fleet: &Fleet, width: usize, height: usize) -> Vec<(String, &'static str)> {
         let (bold, plain, bad) = ("\x1b[1m", "", "\x1b[31m");
         let now = Timestamp::now().to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
         let title = format!("fleet {} at {}, {now}; q ends", orders.subjects.prefix(), cut(&orders.url, 80));
@@ -96,28 +102,35 @@ impl Screen {
             lines.push(("the connection is down; it is being made anew".to_owned(), bad));
         }
         lines.push((String::new(), plain));
-        let rows: Vec<[String; 13]> =
-            fleet.pools.iter().map(|(pool, glance)| row(pool.as_str(), glance)).chain([total(fleet)]).collect();
-        let mut widths = HEADS.map(str::len);
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        lines.push((line(&HEADS.map(str::to_owned), &widths), bold));
-        for (row, glance) in rows.iter().zip(fleet.pools.values().map(Some).chain([None])) {
-            let sick = |glance: &Glance| {
-                let count = |state: State| glance.states.get(state.as_str()).copied().unwrap_or_default();
-                count(State::RegistrationFailed) > 0
-            };
-            let tone = if glance.is_some_and(sick) { bad } else { plain };
-            lines.push((line(row, &widths), tone));
+        // The rates come behind it, between blank lines.
+        let pools = table::lines(fleet, width, height.saturating_sub(lines.len() + 3));
+        for (n, Line { text, sick }) in pools.into_iter().enumerate() {
+            lines.push((
+                text,
+                if n == 0 {
+                    bold
+                } else if sick {
+                    bad
+                } else {
+                    plain
+                },
+            ));
         }
         lines.push((String::new(), plain));
-        let rates = State::ALL.map(|state| format!("{} {}", state.as_str(), fleet.rate(state)));
-        lines.push((format!("within the last minute: {}", rates.join(", ")), plain));
+        lines.push((self.rates(fleet), plain));
         lines.push((String::new(), plain));
         lines
+    }
+
+    /// How many events of each state came, of those of which one came: in the last minute, or since the start.
+    fn rates(&self, fleet: &Fleet) -> String {
+        let rates = State::ALL.map(|state| (fleet.rate(state), state.as_str()));
+        let rates: Vec<String> =
+            rates.into_iter().filter(|(rate, _)| *rate > 0).map(|(rate, state)| format!("{rate} {state}")).collect();
+        let told = if rates.is_empty() { "nothing".to_owned() } else { rates.join(", ") };
+        let begun = self.begun.elapsed();
+        let last = if begun < MINUTE { span(begun) } else { "minute".to_owned() };
+        format!("within the last {last}: {told}")
     }
 
     fn event(&self, seen: &Seen) -> (String, &'static str) {
@@ -147,30 +160,6 @@ impl Drop for Screen {
 
 /// Called once too often it does no harm.
 fn give_back() {
-    let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+    let _ = execute!(stdout(), EnableLineWrap, LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
-}
-
-fn total(fleet: &Fleet) -> [String; 13] {
-    // Of which one is not known the sum is not known.
-    let queued = fleet.pools.values().map(|glance| glance.queued).sum();
-    let mut all = Glance { queued, ..Glance::default() };
-    for glance in fleet.pools.values() {
-        all.live += glance.live;
-        for (state, count) in &glance.states {
-            *all.states.entry(state).or_default() += count;
-        }
-        all.oldest_ms = all.oldest_ms.max(glance.oldest_ms);
-    }
-    row("all", &all)
-}
-
-/// Names to the left, numbers to the right.
-fn line(row: &[String; 13], widths: &[usize; 13]) -> String {
-    let mut line = String::new();
-    for (n, (cell, width)) in row.iter().zip(widths).enumerate() {
-        let cell = if n == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-        line.push_str(&cell);
-    }
-    line
 }

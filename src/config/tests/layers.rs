@@ -107,6 +107,27 @@ fn a_context_lies_between_file_and_environment() {
 }
 
 #[test]
+fn a_context_that_reaches_nats_in_a_way_of_its_own_is_not_passed_over() {
+    let world = |context| {
+        let world = World::new(SMALL).env("HOME", "/home/me").env("NATS_CONTEXT", "a");
+        world.readable("/home/me/.config/nats/context/a.json", context)
+    };
+    for (field, context) in [
+        ("nsc", r#"{"url": "nats://ctx:4222", "nsc": "nsc://s3cret/a/u"}"#),
+        ("user_jwt", r#"{"url": "nats://ctx:4222", "user_jwt": "s3cret"}"#),
+        ("socks_proxy", r#"{"url": "nats://ctx:4222", "socks_proxy": "socks5://s3cret"}"#),
+        ("jetstream_api_prefix", r#"{"url": "nats://ctx:4222", "jetstream_api_prefix": "s3cret.API"}"#),
+        ("tls_first", r#"{"url": "nats://ctx:4222", "tls_first": true}"#),
+    ] {
+        let mistakes = world(context).mistakes();
+        assert!(mistakes.contains(&format!("a.json: {field}: enlist cannot")), "{mistakes}");
+        assert!(!mistakes.contains("s3cret"), "{mistakes}");
+    }
+    let empty = r#"{"url": "nats://ctx:4222", "nsc": "", "user_jwt": "", "socks_proxy": null, "tls_first": false}"#;
+    assert_eq!(world(empty).load().unwrap().config.nats.url, "nats://ctx:4222");
+}
+
+#[test]
 fn the_selected_context_counts_only_where_it_is_asked_for() {
     let world = || {
         let world = World::new(SMALL).env("HOME", "/home/me");

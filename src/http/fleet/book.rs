@@ -25,6 +25,8 @@ pub(super) struct Book {
     pub(super) last: u64,
     /// The dead letters are.
     pub(super) last_dead: u64,
+    /// Whether there were more dead letters than are read back.
+    pub(super) unread_dead: bool,
     pub(super) sizes: BTreeMap<Pool, PoolRecord>,
     /// Pools that events have told of.
     pub(super) seen: BTreeSet<Pool>,
@@ -41,6 +43,7 @@ impl Book {
         Self {
             last,
             last_dead,
+            unread_dead: last_dead > 0,
             sizes: BTreeMap::new(),
             seen: BTreeSet::new(),
             pulse: Pulse::new(),
@@ -91,6 +94,9 @@ impl Book {
     pub(super) fn bury(&mut self, copied: Copied, now: Timestamp) {
         let Copied { subject, sequence, time, headers, body } = copied;
         self.last_dead = self.last_dead.max(sequence);
+        if std::mem::take(&mut self.unread_dead) {
+            self.pulse.is_whole_since(time);
+        }
         self.pulse.refused(time, now);
         let header = |name| headers.get(name).map(HeaderValue::as_str);
         let Ok(letter) = DeadLetter::decode(header, body) else { return };

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const PATIENCE_AT_FIRST: Duration = Duration::from_secs(25);
 /// A page that is loaded again finds all of it still there.
 const LINGER: Duration = Duration::from_secs(30);
-/// Events that are read back from the end of the log, first and at most: the plots begin there.
+/// Events that are read back from the end of the log, first and at most; the plots tell where they begin.
 const BACK: u64 = 250;
 const BACK_AT_MOST: u64 = 16_000;
 /// So few events are read one by one: for a batch the server counts all subjects of the log.
@@ -196,15 +196,16 @@ impl Keeper<'_> {
         let last = stored::last_sequence(requests, api_prefix, &subjects.event_stream()).await?;
         let last_dead = stored::last_sequence(requests, api_prefix, &subjects.dead_stream()).await?;
         let mut back = BACK;
-        let events = loop {
+        let (events, whole) = loop {
             let mut events = Vec::new();
             let mut tail = view.events_after(None, last.saturating_sub(back));
             while let Some(seen) = tail.next().await {
                 events.push(seen?);
             }
             let oldest = events.first().map_or(i64::MIN, |seen| seen.time.as_second());
-            if back >= last || back >= BACK_AT_MOST || oldest < Pulse::begins(now) {
-                break events;
+            let whole = back >= last || oldest < Pulse::begins(now);
+            if whole || back >= BACK_AT_MOST {
+                break (events, whole);
             }
             back *= 8;
         };
@@ -220,6 +221,9 @@ impl Keeper<'_> {
             {
                 book.sizes.insert(pool.clone(), record);
             }
+        }
+        if let Some(oldest) = events.first().filter(|_| !whole) {
+            book.pulse.is_whole_since(oldest.time);
         }
         for seen in events {
             book.take(seen, now);
@@ -362,6 +366,7 @@ impl FleetParts {
             }
             book.last_dead = book.last_dead.max(newest);
         }
+        book.unread_dead = false;
         Ok(many)
     }
 

@@ -15,6 +15,8 @@ const SAMPLES: usize = 512;
 /// See the module. Bounded, whatever happens in a fleet.
 pub(super) struct Pulse {
     ring: Vec<Step>,
+    /// Before this second not everything was taken in.
+    whole_since: Option<i64>,
 }
 
 #[derive(Clone, Default)]
@@ -30,12 +32,17 @@ struct Step {
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { ring: vec![Step::default(); usize::try_from(STEPS).unwrap_or_default()] }
+        Self { ring: vec![Step::default(); usize::try_from(STEPS).unwrap_or_default()], whole_since: None }
     }
 
     /// The earliest moment of which anything is kept.
     pub(super) fn begins(now: Timestamp) -> i64 {
         (now.as_second().div_euclid(STEP) - STEPS + 1) * STEP
+    }
+
+    /// What came before `at` was too much to be read back.
+    pub(super) fn is_whole_since(&mut self, at: Timestamp) {
+        self.whole_since = self.whole_since.max(Some(at.as_second()));
     }
 
     /// Takes in an event that was stored at `at`; `first` where its worker's registration had not failed before.
@@ -95,6 +102,7 @@ impl Pulse {
         json!({
             "step": STEP,
             "from": first * STEP,
+            "whole_since": self.whole_since.filter(|since| *since > first * STEP),
             "ready": counts(|step| step.ready),
             "failed": counts(|step| step.failed),
             "ended": counts(|step| step.ended),
@@ -131,6 +139,17 @@ mod tests {
         pulse.refused(at(1000 + 900), at(1000 + 900));
         let shown = pulse.shown(at(1000 + 900));
         assert_eq!((&shown["refused"][0], &shown["refused"][89]), (&json!(0), &json!(1)));
+    }
+
+    #[test]
+    fn what_was_not_read_back_is_told_of_until_the_plots_begin_behind_it() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let mut pulse = Pulse::new();
+        assert_eq!(pulse.shown(at(1000))["whole_since"], json!(null));
+        pulse.is_whole_since(at(1000));
+        pulse.is_whole_since(at(995));
+        assert_eq!(pulse.shown(at(1010))["whole_since"], json!(1000));
+        assert_eq!(pulse.shown(at(1000 + 890))["whole_since"], json!(null), "all that is shown is whole");
     }
 
     #[test]

@@ -204,16 +204,21 @@ const sum = (values) => values.reduce((all, value) => all + (value ?? 0), 0);
 const STEPS = 90;
 const HEIGHT = 30;
 
+/** The last minute, or what of it has been read. */
+function lately({ from, step, whole_since: since }) {
+  return since !== null && since > from + (STEPS - 6) * step ? `since ${clock.format(new Date(since * 1000))}` : "in the last minute";
+}
+
 const PLOTS = [
   {
     title: "Workers made",
     series: [["ready", "registered", "ready"], ["failed", "failed", "failed"]],
-    figure: (plots) => [number(sum(plots.ready.slice(-6))), "ready in the last minute"],
+    figure: (plots) => [number(sum(plots.ready.slice(-6))), `ready ${lately(plots)}`],
   },
   {
     title: "Workers ended, commands refused",
     series: [["ended", "terminating", "ended"], ["refused", "registration_failed", "refused"]],
-    figure: (plots) => [number(sum(plots.ended.slice(-6))), "ended in the last minute"],
+    figure: (plots) => [number(sum(plots.ended.slice(-6))), `ended ${lately(plots)}`],
   },
   {
     title: "From claim to ready",
@@ -252,6 +257,9 @@ function frame(plot) {
 }
 
 function showPlots(plots) {
+  const { whole_since: since } = plots;
+  by("plots-note").hidden = since === null;
+  say(by("plots-note"), since === null ? "" : `Whole since ${clock.format(new Date(since * 1000))}: what came before was too much to be read back.`);
   for (const plot of PLOTS) {
     const { kept } = plot;
     const { svg } = kept;

@@ -43,7 +43,12 @@ impl Kit {
         let tag = &Uuid::new_v4().simple().to_string()[..10];
         let (ours, other) = (Prefix::new(format!("check-{tag}"))?, Prefix::new(format!("other-{tag}"))?);
         let (pool, other_pool) = (Pool::new("check-a")?, Pool::new("check-b")?);
-        let of = |fleet: &Prefix| ExternalProvider::new(fleet, client.clone(), &self.config, self.launch_timeout);
+        let of = |fleet: &Prefix| {
+            let provider = ExternalProvider::new(fleet, client.clone(), &self.config, self.launch_timeout);
+            // A replica has an end to each wait of its own.
+            let asking = provider.asking.clone().at_most(self.launch_timeout + self.grace);
+            ExternalProvider { asking, ..provider }
+        };
         let provider = of(&ours);
         let mut report =
             Report { provider: format!("{}, {}", self.config.name, self.config.subject("*")), checks: Vec::new() };

@@ -1,12 +1,13 @@
 //! One request to an external provider: heartbeats until the answer, and an end to every wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::bus::trace;
 use crate::config::ExternalConfig;
@@ -18,12 +19,19 @@ use crate::wire::provider::{Failure, ProviderReply};
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
     client: Client,
-    config: ExternalConfig,
+    config: Arc<ExternalConfig>,
+    /// How long signs of life are taken for some.
+    at_most: Option<Duration>,
 }
 
 impl Asking {
     pub(super) fn new(client: Client, config: ExternalConfig) -> Self {
-        Self { client, config }
+        Self { client, config: Arc::new(config), at_most: None }
+    }
+
+    /// The same, for who has no end to the wait of his own: a provider may beat for ever.
+    pub(super) fn at_most(self, at_most: Duration) -> Self {
+        Self { at_most: Some(at_most), ..self }
     }
 
     /// Sends a request, and waits for its answer for as long as the provider shows a sign of life in time. Dropping the
@@ -47,7 +55,11 @@ impl Asking {
         let error = |class, message: String| ProviderError::new(class, format!("{subject}: {message}"));
         let mut replies =
             self.send(&subject, trace, body, patience).await.map_err(|(class, said)| error(class, said))?;
+        let begun = Instant::now();
         loop {
+            if let Some(at_most) = self.at_most.filter(|at_most| begun.elapsed() >= *at_most) {
+                return Err(error(ErrorClass::Timeout, format!("heartbeats, and no answer within {at_most:?}")));
+            }
             let silent =
                 || error(ErrorClass::Timeout, format!("neither an answer nor a heartbeat within {patience:?}"));
             let reply = timeout(patience, replies.next()).await.map_err(|_| silent())?;

@@ -265,6 +265,46 @@ async fn a_log_that_is_gone_freezes_the_sweep_and_adoption_thaws_it() {
     assert!(after.service.adopt(&after.config, false).await.unwrap().workers.is_empty(), "again it does nothing");
 }
 
+/// Takes all that the log has of the workers that there are out of it.
+async fn purge(fleet: &Fleet) {
+    for entry in fleet.service.journal().entries() {
+        fleet.service.journal().purge(&entry.worker.key(), entry.sequence).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_purged_freezes_the_sweep_however_old_its_workers_are() {
+    for age in [Duration::ZERO, 30 * 24 * Duration::from_secs(3600)] {
+        let fleet = Fleet::new();
+        for _ in 0..3 {
+            fleet.provision().await;
+        }
+        fleet.hands.turn(age);
+        purge(&fleet).await;
+        fleet.hands.turn(fleet.config.grace);
+        fleet.provision().await;
+        for _ in 0..3 {
+            let report = fleet.sweep().await;
+            assert!(report.frozen.unwrap().contains("gone before its time") && report.done.is_empty());
+        }
+        assert_eq!((fleet.instances().await.len(), fleet.listed().await), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_whose_worker_was_purged_long_after_its_end_is_an_orphan_beside_an_older_worker() {
+    let fleet = Fleet::new();
+    fleet.provision().await;
+    let away = fleet.provision().await;
+    let key = WorkerKey::new(pool(), away.worker_id.clone());
+    let sequence = fleet.service.journal().head(&key).await.unwrap().unwrap().sequence;
+    fleet.service.journal().purge(&key, sequence).await.unwrap();
+    fleet.hands.turn(fleet.config.retention);
+    fleet.sweep().await;
+    assert_eq!(fleet.sweep().await.count(SweepAct::RemoveOrphan), 1);
+    assert_eq!(fleet.instances().await.len(), 1);
+}
+
 #[tokio::test]
 async fn events_of_workers_that_ended_long_ago_go() {
     let fleet = Fleet::new();

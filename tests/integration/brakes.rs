@@ -111,6 +111,20 @@ async fn a_log_that_was_made_anew_and_has_events_again_costs_no_worker_its_life(
 }
 
 #[tokio::test]
+async fn a_log_that_was_purged_and_has_events_again_costs_no_worker_its_life() {
+    let (world, child) = fleet("").await;
+    // So few that no number gives it away.
+    grow(&world, "work", "w", 5).await;
+    let log = world.jetstream.get_stream(world.subjects.event_stream()).await.unwrap();
+    log.purge().await.unwrap();
+    grow(&world, "work", "new", 1).await;
+    let herd = Herd::of(&world);
+    assert_eq!(herd.processes.len(), 6);
+    nobody_is_harmed(&world, &child, &herd).await;
+    adopted(&world, &child, &herd).await;
+}
+
+#[tokio::test]
 async fn a_broker_that_was_put_back_to_a_copy_costs_no_worker_its_life() {
     let (world, child) = fleet("").await;
     grow(&world, "work", "old", 10).await;

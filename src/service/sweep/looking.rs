@@ -70,7 +70,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             // In the order of the log: a later event takes an earlier one's place.
             Scanned::Worker(entry) => {
                 let worker_id = entry.worker.worker_id.clone();
-                let known = Known::from(entry);
+                let known = Known::of(entry, self.provider.name());
                 oldest = oldest.min(known.claim.sequence);
                 if let Some(no_more) = of_use(&worker_id, &known) {
                     workers.insert(worker_id, known);

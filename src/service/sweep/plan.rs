@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::act::{Act, Why};
-use super::brake::{another_log, too_many};
+use super::brake::{another_log, another_provider, too_many};
 use super::look::{Known, Look, SchedulerList};
 use super::{signed, size};
 use crate::domain::{RegistrationStatus, State, WorkerId, WorkerType};
@@ -37,7 +37,8 @@ pub struct Rules {
     pub max_workers: Option<usize>,
     /// The hosts of a static pool, in the order of preference.
     pub inventory: Option<Vec<WorkerId>>,
-    /// What the log says of workers that have ended is held to be true, whatever speaks against it.
+    /// A person has looked: what the log says of workers that have ended is held to be true, whatever speaks against it, and
+    /// so is a list of another provider.
     pub trust_ended: bool,
     /// The sweep's own message: what it has begun before, and died over, it goes on with at once.
     pub message: Option<u64>,
@@ -79,7 +80,9 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
         look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
     let Removals { removals, reports } = removals(look, rules, before, &instances, &mut plan);
     let live = look.records.values().filter(|known| known.is_live()).count();
-    plan.frozen = another_log(look, rules.trust_ended).or_else(|| too_many(look, rules, &removals, live));
+    plan.frozen = another_log(look, rules.trust_ended)
+        .or_else(|| another_provider(look, rules.trust_ended))
+        .or_else(|| too_many(look, rules, &removals, live));
     if plan.frozen.is_some() {
         registrations(look, rules, &instances, &mut plan);
         return plan;
@@ -110,13 +113,7 @@ struct Removals {
 }
 
 /// Orphans and lost workers that were seen before; what is seen for the first time is only remembered.
-fn removals(
-    look: &Look,
-    rules: &Rules,
-    before: &Sightings,
-    instances: &HashMap<&WorkerId, &Instance>,
-    plan: &mut Plan,
-) -> Removals {
+fn removals(look: &Look, rules: &Rules, before: &Sightings, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) -> Removals {
     let mut confirmed = Removals::default();
     if look.worker_type == WorkerType::Static {
         return confirmed;

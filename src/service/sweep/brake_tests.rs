@@ -79,6 +79,17 @@ fn workers_of_another_provider_are_not_written_off_by_the_list_of_this_one() {
 }
 
 #[test]
+fn a_second_instance_of_a_name_does_not_hide_the_one_on_record() {
+    let mut look = healthy(3);
+    let twin = Instance { instance_id: "i-twin".to_owned(), ..instance(1, 2000) };
+    for place in [0, 3] {
+        look.instances.insert(place, twin.clone());
+        let plan = second(&look, &rules());
+        assert!(plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none(), "{plan:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_removed_does_not_stand_in_the_way_of_the_rest() {
     let mut look = healthy(400);
     look.instances.extend((500..530).map(|number: usize| -> Instance { instance(number, 1000) }));

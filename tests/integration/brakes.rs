@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use enlist::bus::{connection, streams};
 use rustix::process::Pid;
 
 use crate::world::{Child, LOAD, ON_DEMAND, Tool, WORK, World, provision, terminate};
@@ -122,6 +123,31 @@ async fn a_log_that_was_purged_and_has_events_again_costs_no_worker_its_life() {
     assert_eq!(herd.processes.len(), 6);
     nobody_is_harmed(&world, &child, &herd).await;
     adopted(&world, &child, &herd).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_made_anew_under_a_replica_does_not_raise_its_pool_s_limit() {
+    let world = World::alone(&format!("{ON_DEMAND}{LOAD}max_workers = 3\n")).await;
+    let _child = world.child().await;
+    // What the replica knows is further on than the new log will come, and nobody lives in it.
+    for round in 0..5 {
+        grow(&world, "load", &format!("old-{round}"), 3).await;
+        for n in 0..3 {
+            world.send("load", &terminate(&format!("t-{round}-{n}"), &format!("old-{round}-{n}"))).await;
+        }
+        world.settled().await;
+    }
+    let config = world.config();
+    let connection = connection::connect(&config.nats, "an operator").await.unwrap();
+    world.jetstream.delete_stream(world.subjects.event_stream()).await.unwrap();
+    let manage = config.manage_streams;
+    streams::ensure(&connection, None, &world.subjects, config.pools.keys(), 1, manage).await.unwrap();
+    for n in 0..10 {
+        world.send("load", &provision(&format!("c-new-{n}"), &format!("new-{n}"))).await;
+    }
+    world.settled().await;
+    assert_eq!(world.live().await.len(), 3, "{}", world.story().await);
+    assert_eq!(world.dead().await.len(), 7);
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use enlist::bus::{connection, streams};
 use rustix::process::Pid;
 
 use crate::world::{Child, LOAD, ON_DEMAND, Tool, WORK, World, provision, terminate};
@@ -137,11 +136,7 @@ async fn a_log_that_is_made_anew_under_a_replica_does_not_raise_its_pool_s_limit
         }
         world.settled().await;
     }
-    let config = world.config();
-    let connection = connection::connect(&config.nats, "an operator").await.unwrap();
-    world.jetstream.delete_stream(world.subjects.event_stream()).await.unwrap();
-    let manage = config.manage_streams;
-    streams::ensure(&connection, None, &world.subjects, config.pools.keys(), 1, manage).await.unwrap();
+    world.log_anew().await;
     for n in 0..10 {
         world.send("load", &provision(&format!("c-new-{n}"), &format!("new-{n}"))).await;
     }

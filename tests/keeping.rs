@@ -8,6 +8,7 @@ use enlist::config::{NullConfig, StaticHost};
 use enlist::domain::{Capabilities, CommandId, Pool, PoolState, Prefix, State, WorkerId, WorkerKey, WorkerSpec};
 use enlist::journal::{Journal, MemoryJournal};
 use enlist::provider::null::NullProvider;
+use enlist::provider::process::ProcessProvider;
 use enlist::provider::static_hosts::StaticProvider;
 use enlist::provider::{Instance, WorkerProvider};
 use enlist::registration::memory::MemoryScheduler;
@@ -263,6 +264,76 @@ async fn a_log_that_is_gone_freezes_the_sweep_and_adoption_thaws_it() {
     assert!(report.frozen.is_none() && report.done.is_empty(), "{report:?}");
     assert_eq!((report.live, after.instances().await.len(), after.listed().await), (21, 21, 21));
     assert!(after.service.adopt(&after.config, false).await.unwrap().workers.is_empty(), "again it does nothing");
+}
+
+#[tokio::test]
+async fn a_pool_whose_provider_was_changed_keeps_what_the_old_one_has_made() {
+    let fleet = Fleet::new();
+    let (one, two) = (fleet.provision().await.worker_id, fleet.provision().await.worker_id);
+    let nowhere = std::env::temp_dir().join(format!("enlist-{}", uuid::Uuid::new_v4()));
+    let process = ProcessProvider::new(&Prefix::new("test").unwrap(), nowhere);
+    let changed = WorkerManagementService::new_with_registration(
+        process,
+        fleet.scheduler.clone(),
+        WorkerManagementConfig::default(),
+    )
+    .with_journal(fleet.service.journal().clone());
+    for _ in 0..3 {
+        let report = changed.sweep(&fleet.config).await.unwrap();
+        assert!(report.frozen.unwrap().contains("another provider") && report.done.is_empty());
+    }
+    let terminate = TerminateWorkerConfig::new(pool(), one.clone());
+    let error = changed.terminate_worker(&terminate).await.unwrap_err().to_string();
+    assert!(error.contains("provider null has made the worker, and the pool has process now"), "{error}");
+    assert_eq!((fleet.state(&one).await, fleet.listed().await), (State::Registered, 2), "nothing has begun");
+
+    // Put back, it goes on.
+    fleet.service.terminate_worker(&terminate).await.unwrap();
+    assert_eq!((fleet.instances().await.len(), fleet.listed().await), (1, 1));
+    // Or a person says that what it ran is gone.
+    let trusted = SweepPoolConfig { trust_ended: true, ..fleet.config.clone() };
+    assert_eq!(changed.sweep(&trusted).await.unwrap().count(SweepAct::WriteOff), 1);
+    assert_eq!((fleet.state(&two).await, fleet.listed().await), (State::Lost, 0));
+}
+
+/// Takes all that the log has of the workers that there are out of it.
+async fn purge(fleet: &Fleet) {
+    for entry in fleet.service.journal().entries() {
+        fleet.service.journal().purge(&entry.worker.key(), entry.sequence).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_purged_freezes_the_sweep_however_old_its_workers_are() {
+    for age in [Duration::ZERO, 30 * 24 * Duration::from_secs(3600)] {
+        let fleet = Fleet::new();
+        for _ in 0..3 {
+            fleet.provision().await;
+        }
+        fleet.hands.turn(age);
+        purge(&fleet).await;
+        fleet.hands.turn(fleet.config.grace);
+        fleet.provision().await;
+        for _ in 0..3 {
+            let report = fleet.sweep().await;
+            assert!(report.frozen.unwrap().contains("gone before its time") && report.done.is_empty());
+        }
+        assert_eq!((fleet.instances().await.len(), fleet.listed().await), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_whose_worker_was_purged_long_after_its_end_is_an_orphan_beside_an_older_worker() {
+    let fleet = Fleet::new();
+    fleet.provision().await;
+    let away = fleet.provision().await;
+    let key = WorkerKey::new(pool(), away.worker_id.clone());
+    let sequence = fleet.service.journal().head(&key).await.unwrap().unwrap().sequence;
+    fleet.service.journal().purge(&key, sequence).await.unwrap();
+    fleet.hands.turn(fleet.config.retention);
+    fleet.sweep().await;
+    assert_eq!(fleet.sweep().await.count(SweepAct::RemoveOrphan), 1);
+    assert_eq!(fleet.instances().await.len(), 1);
 }
 
 #[tokio::test]

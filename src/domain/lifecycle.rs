@@ -121,7 +121,7 @@ impl Step {
                 next = claim.open(Some(worker), Provisioning, now);
             }
             (Provisioning | Provisioned | Terminating, Self::TakeOver) => {
-                next.epoch += u64::from(!mutant::on(Mutant::SameEpoch));
+                next.epoch = next.epoch.saturating_add(u64::from(!mutant::on(Mutant::SameEpoch)));
                 // A try that reported its failure has been counted already, or was not to be.
                 next.attempts += u32::from(worker.error.is_none() && !mutant::on(Mutant::DeathsUncounted));
                 next.error = None;

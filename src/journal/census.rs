@@ -53,14 +53,11 @@ impl Census {
         self.live.len()
     }
 
-    /// Whether this worker is among the first `max` live ones, in the order of their claims.
+    /// Whether this worker is among the first `max` live ones, in the order of their claims; `None` where it is not live.
     #[must_use]
-    pub fn admits(&self, id: &WorkerId, max: usize) -> bool {
-        if self.live.len() <= max {
-            return true;
-        }
-        let own = self.live.get(&fingerprint(id)).map_or(u64::MAX, |(sequence, _)| *sequence);
-        self.live.values().filter(|(sequence, _)| *sequence < own).count() < max
+    pub fn admits(&self, id: &WorkerId, max: usize) -> Option<bool> {
+        let (own, _) = self.live.get(&fingerprint(id))?;
+        Some(self.live.len() <= max || self.live.values().filter(|(sequence, _)| sequence < own).count() < max)
     }
 
     /// Live workers by state; final states are not counted, since they leave the fleet.
@@ -80,10 +77,14 @@ mod tests {
         census.observe(&id("a"), State::Provisioning, 1, None);
         census.observe(&id("b"), State::Provisioning, 2, None);
         census.observe(&id("a"), State::Provisioned, 3, Some(1));
-        assert_eq!((census.live(), census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (2, true, false));
+        assert_eq!(
+            (census.live(), census.admits(&id("a"), 1), census.admits(&id("b"), 1)),
+            (2, Some(true), Some(false))
+        );
         assert_eq!(census.by_state().find(|(s, _)| *s == State::Provisioned), Some((State::Provisioned, 1)));
         census.observe(&id("a"), State::Terminated, 4, Some(1));
-        assert_eq!((census.live(), census.admits(&id("b"), 1), census.sequence()), (1, true, 4));
+        assert_eq!((census.live(), census.admits(&id("b"), 1), census.sequence()), (1, Some(true), 4));
+        assert_eq!(census.admits(&id("a"), 1), None);
     }
 
     #[test]
@@ -93,7 +94,7 @@ mod tests {
         // A snapshot: the claim of `a`, at 1, is no longer in it.
         census.observe(&id("b"), State::Provisioning, 2, None);
         census.observe(&id("a"), State::Provisioning, 3, Some(1));
-        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (true, false));
+        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (Some(true), Some(false)));
     }
 
     #[test]
@@ -105,6 +106,6 @@ mod tests {
         census.observe(&id("a"), State::Terminated, 5, Some(1));
         census.observe(&id("a"), State::Provisioning, 6, None);
         census.observe(&id("a"), State::Provisioned, 7, Some(6));
-        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (false, true));
+        assert_eq!((census.admits(&id("a"), 1), census.admits(&id("b"), 1)), (Some(false), Some(true)));
     }
 }

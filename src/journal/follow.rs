@@ -5,6 +5,7 @@
 //! all the same.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use async_nats::jetstream;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::{Census, ReadError, WRITER, Writer};
 use crate::bus::foreign;
@@ -25,6 +26,8 @@ use crate::domain::{Pool, WorkerId, WorkerKey};
 /// How long a decision waits for the feed to catch up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RESTART: Duration = Duration::from_millis(500);
+/// So often it is looked whether the log still is the one that is followed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A pool without a limit is counted so often, and never for more than a twentieth of the time.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
@@ -38,6 +41,7 @@ struct Shared {
     /// The log is known up to here; 0 until the first snapshot is complete.
     known: watch::Receiver<Option<u64>>,
     watched: watch::Sender<bool>,
+    doubted: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -54,9 +58,11 @@ impl Follower {
         let (watched, _) = watch::channel(false);
         let census = Arc::new(Mutex::new(Census::default()));
         let (known, seen) = watch::channel(None);
-        let feed = Feed { context, subjects, pool, limited, watched: watched.subscribe() };
+        let doubted = Arc::new(Notify::new());
+        let feed =
+            Feed { context, subjects, pool, limited, watched: watched.subscribe(), doubted: Arc::clone(&doubted) };
         let task = tokio::spawn(follow(feed, Arc::clone(&census), known)).abort_handle();
-        Self(Arc::new(Shared { census, known: seen, watched, task }))
+        Self(Arc::new(Shared { census, known: seen, watched, doubted, task }))
     }
 
     /// Somebody watches, or nobody does any more.
@@ -83,13 +89,18 @@ impl Follower {
 
     pub(super) async fn admits(&self, id: &WorkerId, sequence: u64, max: usize) -> Result<bool, ReadError> {
         self.reached(sequence).await?;
-        Ok(self.look(|census| census.admits(id, max)))
+        if let Some(admitted) = self.look(|census| census.admits(id, max)) {
+            return Ok(admitted);
+        }
+        // Its claim is there: it has ended since, and its next write will tell, or what is followed is another log.
+        self.0.doubted.notify_one();
+        Err(ReadError(format!("the pool's feed knows nothing of the claim at event {sequence}")))
     }
 
     async fn reached(&self, sequence: u64) -> Result<(), ReadError> {
         let mut known = self.0.known.clone();
         let reached = known.wait_for(|known| known.is_some_and(|known| known >= sequence));
-        match tokio::time::timeout(PATIENCE, reached).await {
+        match timeout(PATIENCE, reached).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(ReadError(format!("the pool's feed has not come up to event {sequence}"))),
         }
@@ -103,6 +114,7 @@ struct Feed {
     /// Followed on after the snapshot.
     limited: bool,
     watched: watch::Receiver<bool>,
+    doubted: Arc<Notify>,
 }
 
 async fn follow(mut feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender<Option<u64>>) {
@@ -129,7 +141,8 @@ async fn follow(mut feed: Feed, shared: Arc<Mutex<Census>>, known: watch::Sender
 
 impl Feed {
     async fn once(&self, shared: &Mutex<Census>, known: &watch::Sender<Option<u64>>) -> Result<(), async_nats::Error> {
-        let Self { context, subjects, pool, limited, watched } = self;
+        let Self { context, subjects, pool, limited, watched, doubted } = self;
+        let connects = self.connects();
         let stream = context.get_stream(subjects.event_stream()).await?;
         // Pulled: what the server pushes of a large pool would all lie here at once, a hundred megabytes of it.
         let config = pull::OrderedConfig {
@@ -146,7 +159,8 @@ impl Feed {
         let mut messages = consumer.messages().await?;
         let (mut upto, mut hidden) = (0, HashSet::new());
         while left > 0 {
-            let Some(message) = messages.next().await else { return Ok(()) };
+            // What was purged since it was counted does not come.
+            let Ok(Some(message)) = timeout(PATIENCE, messages.next()).await else { return Ok(()) };
             let message = message?;
             upto = take(&mut census, &message)?;
             if foreign::in_log(message.headers.as_ref()) {
@@ -161,18 +175,35 @@ impl Feed {
         *lock(shared) = census;
         known.send_replace(Some(upto));
         let mut watched = watched.clone();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if !*limited && !*watched.borrow_and_update() {
                 return Ok(());
             }
             let message = tokio::select! {
-                message = messages.next() => message,
+                message = messages.next() => match message {
+                    None => return Ok(()),
+                    message => message,
+                },
                 Ok(()) = watched.changed(), if !*limited => continue,
+                _ = look.tick() => None,
+                () = doubted.notified() => None,
             };
-            let Some(message) = message else { return Ok(()) };
-            let upto = take(&mut lock(shared), &message?)?;
+            let Some(message) = message else {
+                if self.connects() != connects || is_another(&stream, upto).await {
+                    return Ok(());
+                }
+                continue;
+            };
+            upto = take(&mut lock(shared), &message?)?;
             known.send_replace(Some(upto));
         }
+    }
+
+    /// How often the connection has come up.
+    fn connects(&self) -> u64 {
+        self.context.client().statistics().connects.load(Ordering::Relaxed)
     }
 
     /// Takes in all that the log has of a worker up to a place.
@@ -197,6 +228,15 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// Whether the log is not the one any more that was known up to a place. The client takes a feed up again where it was cut
+/// off, be it in a log that has not come so far: its first events would be missing for good.
+async fn is_another(stream: &Stream, upto: u64) -> bool {
+    stream
+        .get_info()
+        .await
+        .is_ok_and(|now| now.created != stream.cached_info().created || now.state.last_sequence < upto)
 }
 
 fn take(census: &mut Census, message: &jetstream::Message) -> Result<u64, async_nats::Error> {

@@ -77,7 +77,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn admits(&self, key: &WorkerKey, _sequence: u64, max: usize) -> Result<bool, ReadError> {
-        Ok(self.log().censuses.get(&key.pool).is_none_or(|census| census.admits(&key.worker_id, max)))
+        Ok(self.log().censuses.get(&key.pool).is_none_or(|census| census.admits(&key.worker_id, max).unwrap_or(true)))
     }
 
     async fn scan<F: FnMut(Scanned) + Send>(&self, pool: &Pool, take: F) -> Result<Scan, ReadError> {

@@ -49,13 +49,6 @@ impl From<&UnregisterWorker> for UnregisterRequest {
     }
 }
 
-impl From<Listed> for ListedWorker {
-    fn from(listed: Listed) -> Self {
-        let Listed { worker_id, pool, epoch } = listed;
-        Self { worker_id, pool, epoch }
-    }
-}
-
 impl From<ListedWorker> for Listed {
     fn from(worker: ListedWorker) -> Self {
         let ListedWorker { worker_id, pool, epoch } = worker;

@@ -1,5 +1,7 @@
 //! The scheduler over NATS: a request each, as section 5 of the contract has it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, Subject};
@@ -12,14 +14,15 @@ use crate::config::SchedulerConfig;
 use crate::domain::{Pool, TraceContext};
 use crate::telemetry::in_scheduler_span;
 use crate::wire::scheduler::{
-    ListReply, ListRequest, RegisterReply, RegisterRequest, Unreadable, UnregisterReply, UnregisterRequest,
+    ListReply, ListRequest, Listed, RegisterReply, RegisterRequest, Unreadable, UnregisterReply, UnregisterRequest,
 };
 
 /// When a draining scheduler that does not say when is asked again.
 const DRAIN_PACE: Duration = Duration::from_millis(500);
 /// Pages of one list at most: a scheduler whose `next` goes round in circles must not hold a sweep for ever.
 const MAX_PAGES: usize = 10_000;
-/// Pages without a worker in a row at most: a list that only says that there is more is asked as fast as it answers.
+/// Pages in a row at most that tell nothing new: a list that only says that there is more, or begins again and again, is
+/// asked as fast as it answers.
 const MAX_EMPTY: usize = 100;
 
 /// A scheduler that listens on three subjects.
@@ -93,7 +96,7 @@ impl WorkerRegistrationPort for NatsScheduler {
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Option<Vec<ListedWorker>>, RegistrationError> {
-        let (mut workers, mut empty) = (Vec::new(), 0);
+        let (mut workers, mut empty) = (BTreeMap::new(), 0);
         let mut request = ListRequest { pool: Some(pool.clone()), after: None };
         for _ in 0..MAX_PAGES {
             let reply = match self.ask(&self.list, request.encode(), None).await {
@@ -102,11 +105,26 @@ impl WorkerRegistrationPort for NatsScheduler {
                 answer => answer?,
             };
             let ListReply { workers: page, next } = ListReply::decode(&reply.payload)?;
-            empty = if page.is_empty() { empty + 1 } else { 0 };
-            // A scheduler may not know the filter: another pool's worker in this list would look like one without a record.
-            workers.extend(page.into_iter().map(ListedWorker::from).filter(|worker| worker.pool == *pool));
+            let mut is_empty = true;
+            for Listed { worker_id, pool: of, epoch } in page {
+                // A scheduler may not know the filter: another pool's worker would look like one without a record.
+                if of != *pool {
+                    is_empty = false;
+                    continue;
+                }
+                // Listed twice, the higher epoch counts: what is told to it must not be below any that it has seen.
+                match workers.entry(worker_id) {
+                    Entry::Vacant(place) => {
+                        is_empty = false;
+                        place.insert(epoch);
+                    }
+                    Entry::Occupied(mut known) => *known.get_mut() = epoch.max(*known.get()),
+                }
+            }
+            empty = if is_empty { empty + 1 } else { 0 };
             if next.is_none() {
-                return Ok(Some(workers));
+                let listed = |(worker_id, epoch)| ListedWorker { worker_id, pool: pool.clone(), epoch };
+                return Ok(Some(workers.into_iter().map(listed).collect()));
             }
             if next == request.after || empty > MAX_EMPTY {
                 break;

@@ -178,6 +178,16 @@ mod tests {
         assert_eq!(claims(&journal, &key).await[4..], [None, Some(5)]);
     }
 
+    #[tokio::test]
+    async fn the_highest_epoch_does_not_fall_to_none_when_its_worker_is_taken_over() {
+        let (journal, now) = (MemoryJournal::new(), Timestamp::UNIX_EPOCH);
+        // As a scheduler may have it whose list adoption has believed.
+        let highest = Worker { epoch: u64::MAX, ..claim("c-1", None) };
+        let mut hold = Hold::open(&journal, highest, 0, writer("r.1")).await.unwrap();
+        hold.advance(&journal, Step::TakeOver, now).await.unwrap();
+        assert_eq!(hold.worker().epoch, u64::MAX);
+    }
+
     fn fault() -> crate::domain::WorkerFault {
         crate::domain::WorkerFault {
             class: crate::domain::ErrorClass::InvalidSpec,

@@ -109,6 +109,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         head: Entry,
         message: Option<u64>,
     ) -> Result<Result<Hold, HoldError>, Stop> {
+        let (made_by, ours) = (&head.worker.provider, self.provider.name());
+        if made_by != ours {
+            // Ours would say that there is nothing to remove, and what the other has made would run on for nobody.
+            return Err(Stop::Later(format!("provider {made_by} has made the worker, and the pool has {ours} now")));
+        }
         let step = if head.worker.state == State::Terminating {
             // Who forces does not wait for another's drain: the epoch tells which of the two may write the end.
             if !order.force && !self.may_take_over(&head, message) {

@@ -85,6 +85,8 @@ async fn die(fleet: &mut Fleet, point: CrashPoint, provider: Provider) -> Result
         CrashPoint::OrphanMarked => {
             let first = grown(fleet, Some(3)).await?;
             stray(fleet).await?;
+            // A claim that is gone before its time would freeze the sweep.
+            fleet.home.backdate(POOL, &fleet.prefix, "stray");
             retired(fleet, first, after).await?;
             sweep_and_die(fleet, point, 2).await
         }

@@ -111,6 +111,41 @@ async fn a_log_that_was_made_anew_and_has_events_again_costs_no_worker_its_life(
 }
 
 #[tokio::test]
+async fn a_log_that_was_purged_and_has_events_again_costs_no_worker_its_life() {
+    let (world, child) = fleet("").await;
+    // So few that no number gives it away.
+    grow(&world, "work", "w", 5).await;
+    let log = world.jetstream.get_stream(world.subjects.event_stream()).await.unwrap();
+    log.purge().await.unwrap();
+    grow(&world, "work", "new", 1).await;
+    let herd = Herd::of(&world);
+    assert_eq!(herd.processes.len(), 6);
+    nobody_is_harmed(&world, &child, &herd).await;
+    adopted(&world, &child, &herd).await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_made_anew_under_a_replica_does_not_raise_its_pool_s_limit() {
+    let world = World::alone(&format!("{ON_DEMAND}{LOAD}max_workers = 3\n")).await;
+    let _child = world.child().await;
+    // What the replica knows is further on than the new log will come, and nobody lives in it.
+    for round in 0..5 {
+        grow(&world, "load", &format!("old-{round}"), 3).await;
+        for n in 0..3 {
+            world.send("load", &terminate(&format!("t-{round}-{n}"), &format!("old-{round}-{n}"))).await;
+        }
+        world.settled().await;
+    }
+    world.log_anew().await;
+    for n in 0..10 {
+        world.send("load", &provision(&format!("c-new-{n}"), &format!("new-{n}"))).await;
+    }
+    world.settled().await;
+    assert_eq!(world.live().await.len(), 3, "{}", world.story().await);
+    assert_eq!(world.dead().await.len(), 7);
+}
+
+#[tokio::test]
 async fn a_broker_that_was_put_back_to_a_copy_costs_no_worker_its_life() {
     let (world, child) = fleet("").await;
     grow(&world, "work", "old", 10).await;

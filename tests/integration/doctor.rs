@@ -72,6 +72,27 @@ async fn a_healthy_fleet_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_view_that_was_made_from_an_earlier_log_is_told() {
+    let world = World::new(&format!("{BY_HAND}{LOAD}")).await;
+    world.scheduler.list().await;
+    let replica = world.replica().await;
+    world.send("load", &provision("c-1", "w-1")).await;
+    let shown = async || world.view("load", "w-1").await.filter(|shown| shown.state.as_str() == "registered");
+    world.until("the view to have come so far", shown).await;
+    world.log_anew().await;
+    let view = world.subjects.view_stream();
+    let (code, lines) = world.examined(&[]).await;
+    assert_eq!((code, bad(&lines)), (Some(1), vec![format!("fail log of {view}")]), "{lines:#?}");
+    // As the remedy says.
+    world.jetstream.delete_stream(view).await.unwrap();
+    drop(replica);
+    let _replica = world.replica().await;
+    assert_eq!(bad(&world.examined(&[]).await.1), Vec::<String>::new());
+    world.send("load", &provision("c-2", "w-2")).await;
+    world.until("the new log's workers in the view", async || world.view("load", "w-2").await).await;
+}
+
+#[tokio::test]
 async fn what_is_missing_is_told_with_a_remedy() {
     let world = World::new(&format!("{BY_HAND}{LOAD}")).await;
     world.scheduler.leave().await;

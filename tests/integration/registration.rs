@@ -189,6 +189,36 @@ async fn a_list_that_goes_round_in_circles_ends_as_unreadable() {
 }
 
 #[tokio::test]
+async fn a_list_that_begins_again_and_again_ends_as_unreadable_long_before_its_pages_are_counted_out() {
+    let world = World::new().await;
+    let mut asked = world.client.subscribe("scheduler.workers.list").await.unwrap();
+    let client = world.client.clone();
+    let scheduler = tokio::spawn(async move {
+        let mut pages = 0;
+        while let Some(request) = asked.next().await {
+            pages += 1;
+            let page =
+                format!(r#"{{"workers":[{{"worker_id":"a","pool":"gpu","epoch":{pages}}}],"next":"{}"}}"#, pages % 2);
+            client.publish(request.reply.unwrap(), page.into()).await.unwrap();
+            if pages == 1_000 {
+                break;
+            }
+        }
+    });
+    assert!(matches!(world.port.list_workers(&pool()).await, Err(RegistrationError::Unreadable(_))));
+    scheduler.abort();
+}
+
+#[tokio::test]
+async fn a_worker_that_is_listed_twice_has_the_higher_epoch() {
+    let world = World::new().await;
+    let page = r#"{"workers":[{"worker_id":"a","pool":"gpu","epoch":3},{"worker_id":"a","pool":"gpu","epoch":1}]}"#;
+    world.scripted("scheduler.workers.list", Box::leak(Box::new([page]))).await;
+    let listed = world.port.list_workers(&pool()).await.unwrap().unwrap();
+    assert_eq!(listed.iter().map(|worker| (worker.worker_id.as_str(), worker.epoch)).collect::<Vec<_>>(), [("a", 3)]);
+}
+
+#[tokio::test]
 async fn another_pool_s_workers_in_the_list_are_passed_over() {
     let world = World::new().await;
     let page = r#"{"workers":[{"worker_id":"a","pool":"gpu","epoch":1},{"worker_id":"b","pool":"cpu","epoch":1}]}"#;

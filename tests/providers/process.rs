@@ -157,6 +157,33 @@ async fn a_crash_before_the_spawn_leaves_nothing_that_stands_in_the_way() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_record_was_cut_off_is_not_taken_for_gone_as_long_as_it_runs() {
+    for left in ["", "{\"instance_id\":\"p-"] {
+        let world = World::new();
+        let provider = world.replica();
+        let made = provider.create_worker(&request(sleeper())).await.unwrap();
+        let (record, pid) = (world.folder().join("instance"), recorded_pid(&world));
+        let whole = fs::read(&record).unwrap();
+        fs::write(&record, left).unwrap();
+        let next = world.replica();
+        let refused = [
+            next.list_workers(&pool("pool-a")).await.unwrap_err(),
+            next.find_worker(&key()).await.unwrap_err(),
+            next.create_worker(&request(sleeper())).await.unwrap_err(),
+            next.terminate_worker(&key(), None, GRACE).await.unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.class, ErrorClass::Internal);
+            assert!(error.message.contains(&format!("process {pid} ")), "{}", error.message);
+        }
+        assert!(is_live(pid));
+        fs::write(&record, whole).unwrap();
+        next.terminate_worker(&key(), Some(&made.instance_id), GRACE).await.unwrap();
+        assert!(!is_live(pid) && !world.folder().exists());
+    }
+}
+
+#[tokio::test]
 async fn an_exit_status_is_recorded_and_the_same_command_starts_another_instance() {
     let world = World::new();
     let provider = world.replica();

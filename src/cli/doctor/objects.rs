@@ -15,8 +15,16 @@ pub(super) async fn checks(ward: &Ward<'_>) -> Vec<Check> {
     let inspected = inspect(&orders.connection, domain, &orders.subjects, pools, config.replicas).await;
     let mut checks: Vec<Check> = inspected.iter().map(told).collect();
     let found: Vec<&Inspected> = inspected.iter().filter(|one| one.kind == "stream" && one.found.is_ok()).collect();
+    let (log, view) = (orders.subjects.event_stream(), orders.subjects.view_stream());
+    let (mut log_ends, mut view_ends) = (None, None);
     for Inspected { name, .. } in found {
         if let Ok(info) = ward.api(&format!("STREAM.INFO.{name}"), b"").await {
+            let end = info["state"]["last_seq"].as_u64();
+            if *name == log {
+                log_ends = end;
+            } else if *name == view {
+                view_ends = end;
+            }
             checks.extend(full(name, &info));
             checks.extend(copies(name, &info));
             if name.contains("_CMD_") {
@@ -24,10 +32,26 @@ pub(super) async fn checks(ward: &Ward<'_>) -> Vec<Check> {
             }
         }
     }
+    if let (Some(log_ends), Some(view_ends)) = (log_ends, view_ends) {
+        checks.push(of_this_log(&view, view_ends, log_ends));
+    }
     for pool in pools {
         checks.extend(served(ward, pool).await);
     }
     checks
+}
+
+/// The server goes on in the log where it was: of one that was made anew beneath the view, it shows nothing until that has
+/// come as far as the old one had.
+fn of_this_log(view: &str, taken: u64, log: u64) -> Check {
+    let check = format!("log of {view}");
+    if taken <= log {
+        return Check::ok(check, format!("{taken} of {log} events taken"));
+    }
+    let found = format!("{taken} events taken, and the log ends at {log}: they are of an earlier one");
+    let remedy =
+        format!("remove the stream {view}, which holds nothing of its own, and start a replica: it makes it anew");
+    Check::fail(check, found, remedy)
 }
 
 fn told(Inspected { kind, name, found }: &Inspected) -> Check {

@@ -3,6 +3,7 @@
 pub mod conformance;
 mod request;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -20,7 +21,7 @@ use request::Asking;
 const PAGE: u32 = 500;
 /// Pages of one list at most: a provider whose `next` goes round in circles must not hold a sweep for ever.
 const MAX_PAGES: usize = 10_000;
-/// Pages without an instance in a row at most, for the same reason.
+/// Pages in a row at most that tell nothing new, for the same reason.
 const MAX_EMPTY: usize = 100;
 
 /// A provider that answers on `<subject_prefix>.<name>.create`, `.delete` and `.list`. Clones are the same provider.
@@ -116,19 +117,21 @@ impl WorkerProvider for ExternalProvider {
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        let (mut all, mut after, mut empty) = (Vec::new(), None, 0);
+        let (mut all, mut after, mut empty) = (BTreeMap::new(), None, 0);
         for _ in 0..MAX_PAGES {
             let InstancesPage { instances, next } = self.page(pool, None, after.clone()).await?;
-            empty = if instances.is_empty() { empty + 1 } else { 0 };
+            let before = all.len();
             for instance in instances.into_iter().map(known) {
                 // Left out, it would be nobody's to see: a list is complete and right, or an error.
                 if instance.key.pool != *pool {
                     return Err(strange("list", &instance, &format!("workers of pool {pool}")));
                 }
-                all.push(instance);
+                // What changes while it is listed may come twice.
+                all.insert((instance.key.worker_id.clone(), instance.instance_id.clone()), instance);
             }
+            empty = if all.len() == before { empty + 1 } else { 0 };
             after = match next.filter(|next| !next.is_empty()) {
-                None => return Ok(all),
+                None => return Ok(all.into_values().collect()),
                 next if next == after || empty > MAX_EMPTY => break,
                 next => next,
             };

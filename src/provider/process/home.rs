@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::proc::Born;
+use super::proc::{self, Born};
 use crate::domain::{ErrorClass, Pool, Prefix, WorkerId, WorkerKey};
 use crate::provider::ProviderError;
 use crate::provider::recorded::Recorded;
@@ -123,6 +123,20 @@ impl Home {
 impl Slot {
     pub(super) fn record(&self) -> Result<Option<Record>, ProviderError> {
         read_record(&self.path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// There is a record, and its first line is not whole.
+    pub(super) fn is_torn(&self) -> Result<bool, ProviderError> {
+        Ok(read(&self.path.join("instance"))?.is_some_and(|bytes| !bytes.contains(&b'\n')))
+    }
+
+    /// A process that writes to the worker's log: what it has said, or a descendant of what has.
+    pub(super) fn writer(&self) -> io::Result<Option<i32>> {
+        proc::writer(&self.path.join("log"))
     }
 
     /// The worker's log, which outlives its single instances.

@@ -135,7 +135,7 @@ impl Inner {
     fn create(self: &Arc<Self>, request: &LaunchRequest) -> Result<Instance, ProviderError> {
         launch::validate(&request.spec)?;
         let slot = self.home.make(&request.key)?;
-        if let Some(record) = slot.record()? {
+        if let Some(record) = record(&slot)? {
             record.intent.claimed_by(request)?;
             if let Some(instance) = self.adopt(&slot, &record)? {
                 return Ok(instance);
@@ -241,7 +241,7 @@ impl Inner {
         instance_id: Option<&str>,
     ) -> Result<Option<(String, Option<Group>)>, ProviderError> {
         let Some(slot) = self.home.open(key)? else { return Ok(None) };
-        let Some(record) = slot.record()? else {
+        let Some(record) = record(&slot)? else {
             slot.remove()?;
             return Ok(None);
         };
@@ -266,7 +266,7 @@ impl Inner {
     fn find(&self, key: &WorkerKey) -> Result<Option<Instance>, ProviderError> {
         // Under the lock: what a create is just starting is not searched for in all of /proc.
         let Some(slot) = self.home.open(key)? else { return Ok(None) };
-        let Some(record) = slot.record()? else { return Ok(None) };
+        let Some(record) = record(&slot)? else { return Ok(None) };
         let Some(group) = self.group(&record)? else { return Ok(None) };
         let live = group.leader.is_live(&group.boot).map_err(|fault| proc_trouble(&fault))?;
         Ok(live.then(|| record.intent.instance()))
@@ -315,6 +315,22 @@ impl Inner {
     fn children(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Receiver<bool>>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is written of a worker, under its lock. A crash leaves half a first line only where there is no process yet: if one
+/// runs all the same, somebody has cut its record off, and to take it for gone would leave it running for nobody.
+fn record(slot: &Slot) -> Result<Option<Record>, ProviderError> {
+    let record = slot.record()?;
+    if record.is_none()
+        && slot.is_torn()?
+        && let Some(pid) = slot.writer().map_err(|fault| proc_trouble(&fault))?
+    {
+        let path = slot.path().join("instance");
+        let text =
+            format!("{}: cut off, and process {pid} writes to the log beside it: end it by hand", path.display());
+        return Err(ProviderError::new(ErrorClass::Internal, text));
+    }
+    Ok(record)
 }
 
 fn proc_trouble(fault: &std::io::Error) -> ProviderError {

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -148,6 +150,18 @@ pub(super) fn search(instance_id: &str, boot: &str) -> io::Result<Option<Born>> 
         (None, Some((_, stat))) => Some(Born { pid: stat.group, start: 0, boot: boot.to_owned() }),
         (None, None) => None,
     })
+}
+
+/// A process whose output goes to this file.
+pub(super) fn writer(log: &Path) -> io::Result<Option<i32>> {
+    let log = match fs::metadata(log) {
+        Ok(log) => log,
+        Err(fault) if is_gone(&fault) => return Ok(None),
+        Err(fault) => return Err(fault),
+    };
+    let is_log = |there: fs::Metadata| (there.dev(), there.ino()) == (log.dev(), log.ino());
+    let writes = |pid: i32| [1, 2].iter().any(|fd| fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(is_log));
+    Ok(running()?.into_iter().map(|(pid, _)| pid).find(|pid| writes(*pid)))
 }
 
 fn is_gone(fault: &io::Error) -> bool {

@@ -21,6 +21,17 @@ pub fn another_log(look: &Look, trust_ended: bool) -> Option<String> {
     look.rolled_back.clone().or_else(of_hosts).or_else(|| old_size(look))
 }
 
+/// Why the list cannot be of the pool's workers: the settings name another provider than the one that has made them. It
+/// would write them off, and nobody would ever end what they run.
+pub(super) fn another_provider(look: &Look, trusted: bool) -> Option<String> {
+    let elsewhere = || look.records.iter().filter(|(_, known)| known.elsewhere && known.is_live());
+    let (worker_id, _) = elsewhere().next().filter(|_| !trusted)?;
+    Some(format!(
+        "{} live workers, {worker_id} among them, were made by another provider than the settings name now",
+        elsewhere().count()
+    ))
+}
+
 /// A host has no instance that could tell. But its newest record is kept for good, and an ended one has an epoch above
 /// all that the scheduler has seen of it: if not, the scheduler knows of a life of the host that the log does not.
 fn unknown_host(look: &Look) -> Option<String> {

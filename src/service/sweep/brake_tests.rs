@@ -62,6 +62,34 @@ fn a_host_that_the_scheduler_lists_and_the_log_does_not_know_freezes_its_pool() 
 }
 
 #[test]
+fn workers_of_another_provider_are_not_written_off_by_the_list_of_this_one() {
+    let mut look = healthy(3);
+    look.instances.clear();
+    for known in look.records.values_mut() {
+        known.elsewhere = true;
+    }
+    let plan = second(&look, &rules());
+    assert!(plan.acts.is_empty() && plan.frozen.unwrap().contains("3 live workers, w-0 among them"));
+    let trusted = Rules { trust_ended: true, ..rules() };
+    assert_eq!(second(&look, &trusted).acts.len(), 3, "a person has looked");
+    for known in look.records.values_mut() {
+        known.state = State::Terminated;
+    }
+    assert!(second(&look, &rules()).frozen.is_none(), "who has ended is nobody's any more");
+}
+
+#[test]
+fn a_second_instance_of_a_name_does_not_hide_the_one_on_record() {
+    let mut look = healthy(3);
+    let twin = Instance { instance_id: "i-twin".to_owned(), ..instance(1, 2000) };
+    for place in [0, 3] {
+        look.instances.insert(place, twin.clone());
+        let plan = second(&look, &rules());
+        assert!(plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none(), "{plan:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_removed_does_not_stand_in_the_way_of_the_rest() {
     let mut look = healthy(400);
     look.instances.extend((500..530).map(|number: usize| -> Instance { instance(number, 1000) }));

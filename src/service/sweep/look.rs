@@ -56,6 +56,8 @@ pub struct Known {
     pub sequence: u64,
     /// The provider's id, once it exists.
     pub instance_id: Option<Box<str>>,
+    /// Another provider has made it than the pool has now.
+    pub elsewhere: bool,
     /// How far the scheduler has been told.
     pub registration: RegistrationStatus,
     /// The scheduler has refused it for good.
@@ -74,10 +76,12 @@ pub struct Known {
     pub slot: Option<Slot>,
 }
 
-impl From<Entry> for Known {
-    fn from(entry: Entry) -> Self {
+impl Known {
+    /// What a plan needs of an event, in a pool whose instances are of `provider`.
+    pub(super) fn of(entry: Entry, provider: &str) -> Self {
         let claim = Claimed { sequence: entry.claim().unwrap_or(entry.sequence), at: entry.worker.created_at };
         let Entry { worker, sequence, writer } = entry;
+        let elsewhere = worker.provider != provider;
         let Worker { state, epoch, instance_id, registration, created_at, updated_at, command_id, ended_by, .. } =
             worker;
         // What enlist gives up, as `exhausted` or `quota`, it ends in the name of the command that was to make it.
@@ -93,6 +97,7 @@ impl From<Entry> for Known {
             state,
             epoch,
             sequence,
+            elsewhere,
             instance_id: instance_id.map(String::into_boxed_str),
             registration: registration.status,
             refused: registration.error.is_some_and(|fault| fault.critical),
@@ -103,9 +108,7 @@ impl From<Entry> for Known {
             slot: Slot::of(&command_id),
         }
     }
-}
 
-impl Known {
     /// The worker has not ended.
     #[must_use]
     pub fn is_live(&self) -> bool {

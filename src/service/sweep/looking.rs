@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::look::{Known, Look, SchedulerList};
 use super::plan::{MOST_PURGES, is_past};
-use super::{SweepError, SweepPoolConfig, WorkerManagementService};
-use crate::domain::{Pool, State, WorkerId, WorkerType};
+use super::{SweepError, SweepPoolConfig, WorkerManagementService, signed};
+use crate::domain::{Claimed, Pool, State, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, WorkerProvider};
@@ -32,25 +32,28 @@ pub(in crate::service) struct Records {
     pub(in crate::service) others: usize,
     /// The pool's own.
     pub(in crate::service) size: Option<PoolEntry>,
+    /// The oldest claim, or event of the pool's own, that the log still tells of.
+    pub(in crate::service) oldest: Option<u64>,
     pub(in crate::service) scan: Scan,
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
-        let SweepPoolConfig { pool, trust_ended, .. } = config;
+        let pool = &config.pool;
         let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| KEPT).await?) } else { None };
         let instances = self.list_instances(pool).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
-        let Records { workers: records, others, size, scan } = if let Some(first) = first {
+        let found = if let Some(first) = first {
             first
         } else {
             let of_use = self.of_use(config, now, &instances, &scheduler);
             self.records(pool, of_use).await?
         };
         let worker_type = self.provider.worker_type();
-        let rolled_back = self.rolled_back(&instances, &records, scan, *trust_ended).await?;
+        let rolled_back = self.rolled_back(config, now, &instances, &found).await?;
+        let Records { workers: records, others, size, oldest: _, scan: _ } = found;
         Ok(Look { now, worker_type, instances, records, others, scheduler, size, rolled_back })
     }
 
@@ -62,11 +65,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         mut of_use: impl FnMut(&WorkerId, &Known) -> Use + Send,
     ) -> Result<Records, ReadError> {
         let (mut workers, mut others, mut size) = (BTreeMap::new(), 0, None);
+        let mut oldest = u64::MAX;
         let take = |scanned| match scanned {
             // In the order of the log: a later event takes an earlier one's place.
             Scanned::Worker(entry) => {
                 let worker_id = entry.worker.worker_id.clone();
-                let known = Known::from(entry);
+                let known = Known::of(entry, self.provider.name());
+                oldest = oldest.min(known.claim.sequence);
                 if let Some(no_more) = of_use(&worker_id, &known) {
                     workers.insert(worker_id, known);
                     for worker_id in no_more {
@@ -77,10 +82,14 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                     others += 1;
                 }
             }
-            Scanned::Pool(entry) => size = Some(entry),
+            Scanned::Pool(entry) => {
+                oldest = oldest.min(entry.sequence);
+                size = Some(entry);
+            }
         };
         let scan = self.journal.scan(pool, take).await?;
-        Ok(Records { workers, others, size, scan })
+        let oldest = Some(oldest).filter(|oldest| *oldest < u64::MAX);
+        Ok(Records { workers, others, size, oldest, scan })
     }
 
     /// Whether a rule of the plan asks about a worker: not where it has ended, and nothing is left of it anywhere, and
@@ -141,49 +150,60 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         }
     }
 
-    /// Proof that the log has been put back to an older copy, or made anew: each instance carries the place of its claim in
-    /// the log, and the log that it was made under has that very claim there for as long as the worker's events are kept.
+    /// Proof that the log has been purged, put back to an older copy, or made anew: each instance carries the place of its
+    /// claim in the log, and the log that it was made under has that very claim there for as long as the worker's events
+    /// are kept.
     async fn rolled_back(
         &self,
+        config: &SweepPoolConfig,
+        now: Timestamp,
         instances: &[Instance],
-        records: &BTreeMap<WorkerId, Known>,
-        scan: Scan,
-        trust_ended: bool,
+        found: &Records,
     ) -> Result<Option<String>, ReadError> {
         if self.provider.worker_type() == WorkerType::Static {
             return Ok(None);
         }
+        let record = |instance: &Instance| found.workers.get(&instance.key.worker_id);
         // Also those under whose name the log has another instance's end: an older copy may hold what was purged, and its
         // name used again, before the instance was made.
         let unrecorded = instances.iter().filter(|instance| {
-            records.get(&instance.key.worker_id).is_none_or(|known| {
-                !trust_ended && !known.is_live() && known.instance_id.as_deref() != Some(instance.instance_id.as_str())
+            record(instance).is_none_or(|known| {
+                let other = known.instance_id.as_deref() != Some(instance.instance_id.as_str());
+                !config.trust_ended && !known.is_live() && other
             })
         });
-        let mut places: Vec<(u64, &Instance)> =
-            unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim.sequence, instance))).collect();
+        let mut places: Vec<(Claimed, &Instance)> =
+            unrecorded.filter_map(|instance| instance.claim.map(|claim| (claim, instance))).collect();
         // The newest first: they are the first that an older copy lacks.
-        places.sort_by_key(|(claim, _)| std::cmp::Reverse(*claim));
-        let said = |claim: u64, instance: &Instance, what: String| {
-            let (worker, id) = (&instance.key.worker_id, &instance.instance_id);
-            Some(format!(
-                "instance {id} of {worker} was claimed by event {claim} of the log, and {what}: the log was put back to an older copy or made anew"
-            ))
-        };
+        places.sort_by_key(|(claim, _)| std::cmp::Reverse(claim.sequence));
         for (claim, instance) in places.into_iter().take(MOST_PLACES) {
-            if claim > scan.last {
-                return Ok(said(claim, instance, format!("the log ends at {}", scan.last)));
-            }
-            match self.journal.event_at(claim).await? {
-                Some(EventOf::Worker(key)) if key == instance.key => {}
-                Some(EventOf::Worker(key)) => return Ok(said(claim, instance, format!("that is an event of {key}"))),
-                Some(EventOf::Pool(other)) => {
-                    return Ok(said(claim, instance, format!("that is an event of pool {other}")));
+            let what = if claim.sequence > found.scan.last {
+                format!("the log ends at {}", found.scan.last)
+            } else {
+                match self.journal.event_at(claim.sequence).await? {
+                    Some(EventOf::Worker(key)) if key == instance.key => continue,
+                    Some(EventOf::Worker(key)) => format!("that is an event of {key}"),
+                    Some(EventOf::Pool(other)) => format!("that is an event of pool {other}"),
+                    None if record(instance).is_none() && gone_early(claim, now, config, found) => {
+                        "that is gone before its time".to_owned()
+                    }
+                    // Purged by a sweep, or fallen off the end of its subject.
+                    None => continue,
                 }
-                // Purged, or fallen off the end of its subject.
-                None => {}
-            }
+            };
+            let (worker, id) = (&instance.key.worker_id, &instance.instance_id);
+            return Ok(Some(format!(
+                "instance {id} of {worker} was claimed by event {} of the log, and {what}: the log was purged, put back to an older copy or made anew",
+                claim.sequence
+            )));
         }
         Ok(None)
     }
+}
+
+/// Whether no sweep can have purged a claim that the log has no more. A sweep does so long after the worker's end, and never
+/// in the order of the log: what lives, what has ended since, and a size stay behind.
+fn gone_early(claim: Claimed, now: Timestamp, config: &SweepPoolConfig, found: &Records) -> bool {
+    let is_young = now.duration_since(claim.at) <= signed(config.retention);
+    is_young || found.oldest.is_none_or(|oldest| claim.sequence < oldest)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::act::{Act, Why};
-use super::brake::{another_log, too_many};
+use super::brake::{another_log, another_provider, too_many};
 use super::look::{Known, Look, SchedulerList};
 use super::{signed, size};
 use crate::domain::{RegistrationStatus, State, WorkerId, WorkerType};
@@ -37,7 +37,8 @@ pub struct Rules {
     pub max_workers: Option<usize>,
     /// The hosts of a static pool, in the order of preference.
     pub inventory: Option<Vec<WorkerId>>,
-    /// What the log says of workers that have ended is held to be true, whatever speaks against it.
+    /// A person has looked: what the log says of workers that have ended is held to be true, whatever speaks against it, and
+    /// so is a list of another provider.
     pub trust_ended: bool,
     /// The sweep's own message: what it has begun before, and died over, it goes on with at once.
     pub message: Option<u64>,
@@ -75,11 +76,12 @@ pub struct Plan {
 #[must_use]
 pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     let mut plan = Plan::default();
-    let instances: HashMap<&WorkerId, &Instance> =
-        look.instances.iter().map(|instance| (&instance.key.worker_id, instance)).collect();
+    let instances = Listed::of(look);
     let Removals { removals, reports } = removals(look, rules, before, &instances, &mut plan);
     let live = look.records.values().filter(|known| known.is_live()).count();
-    plan.frozen = another_log(look, rules.trust_ended).or_else(|| too_many(look, rules, &removals, live));
+    plan.frozen = another_log(look, rules.trust_ended)
+        .or_else(|| another_provider(look, rules.trust_ended))
+        .or_else(|| too_many(look, rules, &removals, live));
     if plan.frozen.is_some() {
         registrations(look, rules, &instances, &mut plan);
         return plan;
@@ -100,6 +102,24 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     plan
 }
 
+/// What the provider lists. There is one instance of a name, where the provider does as it has to; a second one must not
+/// hide the first.
+struct Listed<'a> {
+    names: HashSet<&'a WorkerId>,
+    instances: HashSet<(&'a WorkerId, &'a str)>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(look: &'a Look) -> Self {
+        let instances = look.instances.iter().map(|made| (&made.key.worker_id, made.instance_id.as_str()));
+        Self { names: look.instances.iter().map(|made| &made.key.worker_id).collect(), instances: instances.collect() }
+    }
+
+    fn has(&self, worker_id: &WorkerId, instance_id: &str) -> bool {
+        self.instances.contains(&(worker_id, instance_id))
+    }
+}
+
 /// What was seen before and is still so.
 #[derive(Default)]
 struct Removals {
@@ -110,13 +130,7 @@ struct Removals {
 }
 
 /// Orphans and lost workers that were seen before; what is seen for the first time is only remembered.
-fn removals(
-    look: &Look,
-    rules: &Rules,
-    before: &Sightings,
-    instances: &HashMap<&WorkerId, &Instance>,
-    plan: &mut Plan,
-) -> Removals {
+fn removals(look: &Look, rules: &Rules, before: &Sightings, instances: &Listed<'_>, plan: &mut Plan) -> Removals {
     let mut confirmed = Removals::default();
     if look.worker_type == WorkerType::Static {
         return confirmed;
@@ -137,7 +151,7 @@ fn removals(
     }
     for (worker_id, known) in &look.records {
         let Some(instance_id) = known.instance_id.as_deref().filter(|_| known.counts()) else { continue };
-        if instances.get(worker_id).is_some_and(|listed| listed.instance_id == instance_id) {
+        if instances.has(worker_id, instance_id) {
             continue;
         }
         let act = Act::Lose { worker_id: worker_id.clone(), sequence: known.sequence };
@@ -208,16 +222,14 @@ fn unfinished(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>, plan: &mut P
 }
 
 /// Workers that are there and that the scheduler does not have.
-fn registrations(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) {
+fn registrations(look: &Look, rules: &Rules, instances: &Listed<'_>, plan: &mut Plan) {
     if matches!(look.scheduler, SchedulerList::Away(_)) {
         return;
     }
     for (worker_id, known) in &look.records {
         // Nobody is told of what is not there.
         let there = look.worker_type == WorkerType::Static
-            || instances
-                .get(worker_id)
-                .is_some_and(|listed| Some(&*listed.instance_id) == known.instance_id.as_deref());
+            || known.instance_id.as_deref().is_some_and(|instance_id| instances.has(worker_id, instance_id));
         let why = match known.state {
             State::RegistrationFailed if there && !known.refused && due(known, rules, look.now) => Why::Failed,
             State::Registered if there => match &look.scheduler {
@@ -241,7 +253,7 @@ fn due(known: &Known, rules: &Rules, now: Timestamp) -> bool {
 /// Workers whose end is long past, and of whom nothing is left anywhere. The newest record of a place stays, be it a host or
 /// one of the pool's size: the next worker there goes on from it. Without it that worker would begin below the epochs that
 /// the scheduler has seen of the host, or under the very name that the first worker of the place had.
-fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>, plan: &mut Plan) {
+fn purges(look: &Look, rules: &Rules, instances: &Listed<'_>, plan: &mut Plan) {
     let hosts: HashSet<&WorkerId> = rules.inventory.iter().flatten().collect();
     let mut newest: HashMap<u32, u64> = HashMap::new();
     for (slot, known) in look.records.values().filter_map(|known| known.slot.map(|slot| (slot, known))) {
@@ -257,7 +269,7 @@ fn purges(look: &Look, rules: &Rules, instances: &HashMap<&WorkerId, &Instance>,
         };
         !known.is_live()
             && !listed
-            && !instances.contains_key(worker_id)
+            && !instances.names.contains(worker_id)
             && !hosts.contains(*worker_id)
             && !is_newest(known)
             && is_past(known, look.now, rules.retention)

@@ -61,6 +61,7 @@ pub(super) fn known(state: State, number: usize, age: i64) -> Known {
             State::RegistrationFailed => RegistrationStatus::Failed,
             _ => RegistrationStatus::Pending,
         },
+        elsewhere: false,
         refused: false,
         unmade: state == State::Failed,
         created_at: ago(age),

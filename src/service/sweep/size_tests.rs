@@ -73,7 +73,7 @@ fn ended_by(command: &CommandId, slot: Slot) -> Known {
         .into_iter()
         .fold(None, |worker: Option<Worker>, step| Some(step.apply(worker.as_ref(), look().now).unwrap()));
     let writer = Writer { name: "r.1".into(), message: None, claim: None, trace: None };
-    Known::from(Entry { worker: worker.unwrap(), sequence: 3, writer })
+    Known::of(Entry { worker: worker.unwrap(), sequence: 3, writer }, "null")
 }
 
 #[test]

@@ -70,6 +70,15 @@ impl World {
         assert!(self.jetstream.get_stream(name).await.unwrap().delete_message(sequence).await.unwrap());
     }
 
+    /// The log is removed, and made anew.
+    pub(crate) async fn log_anew(&self) {
+        let config = self.config();
+        let connection = connection::connect(&config.nats, "an operator").await.unwrap();
+        self.jetstream.delete_stream(self.subjects.event_stream()).await.unwrap();
+        let manage = config.manage_streams;
+        streams::ensure(&connection, None, &self.subjects, config.pools.keys(), 1, manage).await.unwrap();
+    }
+
     /// An instance whose record is gone: its worker was claimed, and its events have been purged.
     pub(crate) async fn stray(&self, pool: &str, worker: &str) -> Instance {
         let Tool { service, .. } = self.tool(pool).await;

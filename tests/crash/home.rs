@@ -137,7 +137,6 @@ impl Home {
         found.map(|(_, instance)| instance).expect("a live instance")
     }
 
-    /// Ends a worker's instance as a fault of its host would: nobody is told.
     /// Has an instance tell that its worker was claimed a century ago, so that its claim may have been purged since.
     pub(crate) fn backdate(&self, pool: &str, prefix: &str, worker: &str) {
         let path = match self.provider {
@@ -152,6 +151,7 @@ impl Home {
         fs::write(&path, text.split_inclusive('\n').map(older).collect::<String>()).expect("it can be written");
     }
 
+    /// Ends a worker's instance as a fault of its host would: nobody is told.
     pub(crate) fn vanish(&self, pool: &str, prefix: &str, worker: &str) {
         let instance = self.instance(worker);
         let line = match self.provider {

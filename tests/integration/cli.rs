@@ -13,7 +13,12 @@ const BY_HAND: &str = "[sweep]\ninterval = \"12h\"\ngrace = \"0s\"\nmax_terminat
 
 /// A pool with these workers, all registered, and no replica.
 async fn pool_of(workers: &[&str]) -> World {
-    let world = World::new(&format!("{BY_HAND}{LOAD}max_workers = 10\n")).await;
+    pool_under("", workers).await
+}
+
+/// The same with more settings of the sweep.
+async fn pool_under(sweep: &str, workers: &[&str]) -> World {
+    let world = World::new(&format!("{BY_HAND}{sweep}{LOAD}max_workers = 10\n")).await;
     let replica = world.replica().await;
     for worker in workers {
         world.send("load", &provision(&format!("c-{worker}"), worker)).await;
@@ -47,10 +52,16 @@ impl World {
 
 #[tokio::test]
 async fn a_dry_run_shows_an_orphan_and_does_nothing() {
-    let world = pool_of(&["w-1", "w-2"]).await;
+    // A record that is gone sooner than this freezes the sweep.
+    let world = pool_under("retention = \"1s\"\n", &["w-1", "w-2"]).await;
     world.forget("w-2").await;
-    let (code, said) = world.enlist(&["sweep", "--dry-run"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let said = world
+        .until("the record to be old enough", async || {
+            let (code, said) = world.enlist(&["sweep", "--dry-run"]).await;
+            assert_eq!(code, Some(0), "{said}");
+            (!said.contains("gone before its time")).then_some(said)
+        })
+        .await;
     let row = said.lines().find(|line| line.contains("remove_orphan")).unwrap_or_else(|| panic!("{said}"));
     assert!(row.contains("w-2") && row.contains("has no record"), "{said}");
     assert!(

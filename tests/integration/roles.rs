@@ -189,6 +189,17 @@ async fn reads_in_batches(guarded: &Guarded) {
     assert!(answer.contains("w-1"), "{answer}");
 }
 
+/// Who sweeps or adopts from here reads all of a pool's log, as a replica does.
+async fn looks_as_a_replica_or_is_told_why(guarded: &Guarded) {
+    for args in [&["sweep", "load", "--dry-run"][..], &["adopt", "load", "--dry-run"]] {
+        let (code, said) = says(&guarded.settings(), guarded.env("operator"), args).await;
+        assert!(code == Some(1) && said.contains("ENLIST_EVENTS") && said.contains("what a replica is"), "{said}");
+        assert!(!said.contains("the event log cannot be read"), "{said}");
+        let (code, said) = says(&guarded.settings(), guarded.env("replica"), args).await;
+        assert!(code == Some(0), "{said}");
+    }
+}
+
 async fn watches_from_the_log(guarded: &Guarded) {
     use tokio::io::AsyncBufReadExt as _;
     let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_enlist"))
@@ -283,6 +294,7 @@ async fn each_role_can_do_its_work_under_the_written_configuration() {
     guarded.done("replica", &["sweep", "load", "ext", "far", "--dry-run"]).await;
     guarded.done("replica", &["adopt", "load", "ext", "far", "--dry-run"]).await;
     reads_in_batches(&guarded).await;
+    looks_as_a_replica_or_is_told_why(&guarded).await;
     replays_what_was_refused(&guarded).await;
 
     let first = timeout(PATIENCE, feed.next()).await.expect("an event").unwrap();

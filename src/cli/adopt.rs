@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::orders;
 use super::page::Page;
-use super::pools::{Tended, tended};
+use super::pools::{Tended, readable, tended};
 use super::table::table;
 use super::{Exit, ended};
 use crate::config::Config;
@@ -37,7 +37,7 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let page = Page::new();
     let (tended, mut good) = tended(config, &orders, pools)?;
     for Tended { pool, service, sweep, queue: _, place } in tended {
-        match service.adopt(&sweep, *dry_run).await {
+        match readable(&orders, service.adopt(&sweep, *dry_run)).await {
             Ok(adoptions) => good &= tell(&page, &pool, &place, &adoptions, *dry_run),
             Err(error) => {
                 good = false;

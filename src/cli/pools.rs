@@ -1,7 +1,9 @@
 //! The pools of the settings as the verbs that look after them have them: the parts of a replica, of which none takes
 //! commands.
 
+use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::orders::Orders;
 use crate::bus::delivery::Desk;
@@ -68,6 +70,19 @@ pub(super) fn tended(config: &Config, orders: &Orders, named: &[Pool]) -> anyhow
         all.push(Tended { pool, service, sweep, queue: parts::own_queue(&desk), place });
     }
     Ok((all, seen))
+}
+
+/// What comes of a look at the log, or why the server does not let us look: it leaves that without an answer, for as long as
+/// somebody waits for one.
+pub(super) async fn readable<T, E: Display>(
+    orders: &Orders,
+    looked: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    let log = orders.subjects.event_stream();
+    let looked = orders.connection.unless_refused(Instant::now(), &[&log], looked).await;
+    let advice =
+        "whoever looks from here has to be allowed what a replica is; `enlist doctor` tells all that is missing";
+    looked.map_err(|said| format!("{said}; {advice}"))?.map_err(|error| error.to_string())
 }
 
 fn place(config: &Config, provider: &ProviderConfig) -> String {

@@ -1,16 +1,18 @@
 //! What a sweep would do, and what its brake holds back.
 
+use super::super::orders::Orders;
 use super::super::page::Page;
-use super::super::pools::Tended;
+use super::super::pools::{Tended, readable};
 use super::super::table::table;
 use super::{removes, row, suspect};
 use crate::domain::PoolState;
 use crate::service::sweep::{Act, Look, Order, Plan, SchedulerList, SweepPoolConfig};
 
 /// Whether all that a sweep looks at could be seen.
-pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _, place }: &Tended) -> bool {
-    let unseen = |error| page.say(format!("{pool}: not looked at to the end: {error}"));
-    let (look, plan) = match service.plan_sweep(sweep).await {
+pub(super) async fn run(page: &Page, orders: &Orders, tended: &Tended) -> bool {
+    let Tended { pool, service, sweep, queue: _, place } = tended;
+    let unseen = |error: String| page.say(format!("{pool}: not looked at to the end: {error}"));
+    let (look, plan) = match readable(orders, service.plan_sweep(sweep)).await {
         Ok(found) => found,
         Err(error) => {
             unseen(error);
@@ -36,7 +38,7 @@ pub(super) async fn run(page: &Page, Tended { pool, service, sweep, queue: _, pl
             page.say(format!("{pool}: if all of this may happen: enlist sweep {pool} --max-terminations {limit}"));
         }
         Err(error) => {
-            unseen(error);
+            unseen(error.to_string());
             return false;
         }
     }

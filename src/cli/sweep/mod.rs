@@ -84,7 +84,7 @@ async fn try_here(config: &Config, args: &SweepArgs) -> anyhow::Result<bool> {
             tended.sweep.max_terminations = *limit;
             tended.sweep.trust_ended = true;
         }
-        good &= if *dry_run { dry_run::run(&page, &tended).await } else { sweep(&page, &tended).await };
+        good &= if *dry_run { dry_run::run(&page, &orders, &tended).await } else { sweep(&page, &tended).await };
     }
     Ok(good)
 }

@@ -11,19 +11,24 @@ use enlist::bus::streams;
 use enlist::bus::subjects::Subjects;
 use enlist::config::{ConfigFile, Flags, ManageStreams, Source};
 use enlist::domain::{
-    Capabilities, Claim, CommandId, Pool, Prefix, SpecHash, Step, Verb, Worker, WorkerFault, WorkerId, WorkerType,
+    Capabilities, Claim, Claimed, CommandId, Pool, Prefix, SpecHash, Step, Verb, Worker, WorkerFault, WorkerId,
+    WorkerType,
 };
 use enlist::domain::{ErrorClass, WorkerKey};
 use enlist::journal::WRITER;
 use enlist::wire::event;
+use enlist::wire::provider::{InstanceRecord, InstancesPage, InstancesRequest, ProviderReply};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use serde_json::json;
 
 use crate::replica::settings;
 
 /// Publishes on their way at once.
 const IN_FLIGHT: usize = 1000;
+
+fn instance_id(n: usize) -> String {
+    format!("n-{n:032x}")
+}
 
 /// Subject, headers, body.
 type Message = (String, HeaderMap, Bytes);
@@ -68,7 +73,7 @@ impl Fleet {
         let now = Timestamp::now();
         self.publish((first..number).map(|n| {
             let claimed = self.claimed(&format!("c-{n:08}"), now);
-            let step = Step::Created { instance_id: format!("n-{n:032x}"), endpoint: None, capabilities: None };
+            let step = Step::Created { instance_id: instance_id(n), endpoint: None, capabilities: None };
             let created = step.apply(Some(&claimed), now).expect("created");
             let registered = Step::Registered { attempts: 1 }.apply(Some(&created), now).expect("registered");
             [claimed, created, registered].iter().map(|worker| self.event(worker)).collect()
@@ -76,19 +81,42 @@ impl Fleet {
         .await;
     }
 
-    /// The instances of these, one a line, as the null provider keeps them.
-    pub(crate) fn instances(&self, number: usize) -> String {
+    /// Serves the instances of the first so many, as a provider in another program does: with a page made when it is asked for.
+    pub(crate) async fn provide(self, number: usize) {
+        let mut requests = self.context.client().subscribe("provider.bench.list").await.expect("subscribed");
         let now = Timestamp::now();
-        let line = |n: usize| {
-            let worker = self.claimed(&format!("c-{n:08}"), now);
-            let made = json!({
-                "instance_id": format!("n-{n:032x}"), "pool": self.pool, "worker_id": worker.worker_id,
-                "command_id": worker.command_id, "spec_hash": worker.spec_hash, "epoch": worker.epoch, "labels": {},
-                "created_at": now,
-            });
-            format!("{}\n", json!({ "fleet": self.prefix, "made": made }))
-        };
-        (0..number).map(line).collect()
+        while let Some(request) = requests.next().await {
+            let asked: InstancesRequest = serde_json::from_slice(&request.payload).expect("a request for instances");
+            let first = asked.after.map_or(0, |after| after.parse().expect("a next of ours"));
+            let end = number.min(first + asked.limit as usize);
+            let instances = (first..end).map(|n| self.instance(n, now)).collect();
+            let next = (end < number).then(|| end.to_string());
+            let page = ProviderReply::Done(InstancesPage { instances, next });
+            let answer = serde_json::to_vec(&page).expect("JSON").into();
+            self.context.client().publish(request.reply.expect("a reply subject"), answer).await.expect("answered");
+        }
+    }
+
+    fn instance(&self, n: usize, created_at: Timestamp) -> InstanceRecord {
+        let Worker { pool, worker_id, command_id, spec_hash, epoch, created_at: at, .. } =
+            self.claimed(&format!("c-{n:08}"), created_at);
+        let (instance_id, labels) = (instance_id(n), BTreeMap::default());
+        // The place of each worker's claim is not known here, and of a live worker nobody asks for it.
+        let claim = Claimed { sequence: 0, at };
+        let (endpoint, capabilities) = (None, None);
+        InstanceRecord {
+            pool,
+            worker_id,
+            instance_id,
+            endpoint,
+            capabilities,
+            command_id,
+            spec_hash,
+            epoch,
+            claim,
+            labels,
+            created_at,
+        }
     }
 
     /// So many workers that could not be made, with both events of each.
@@ -112,7 +140,7 @@ impl Fleet {
             command_id: CommandId::new(name).expect("a command id"),
             correlation_id: None,
             spec_hash: SpecHash::of(name.as_bytes()),
-            provider: "null".to_owned(),
+            provider: "nats".to_owned(),
             capabilities: Capabilities::default(),
             registration: true,
         };

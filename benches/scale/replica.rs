@@ -93,8 +93,13 @@ pub(crate) fn page(http: SocketAddr, path: &str) -> String {
 
 /// Settings for a null pool named `load`; `more` is of the pool.
 pub(crate) fn settings(more: &str) -> String {
+    settings_of("null", more)
+}
+
+/// The same for a pool of another provider.
+pub(crate) fn settings_of(provider: &str, more: &str) -> String {
     format!(
-        "[http]\nlisten = \"127.0.0.1:0\"\n[sweep]\ninterval = \"12h\"\n[pools.load]\nprovider = \"null\"\n{more}\n"
+        "[http]\nlisten = \"127.0.0.1:0\"\n[sweep]\ninterval = \"12h\"\n[pools.load]\nprovider = \"{provider}\"\n{more}\n"
     )
 }
 

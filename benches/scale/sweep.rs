@@ -1,31 +1,31 @@
 //! Sweeps of pools with many records: of workers that have ended and are not purged yet, and of live ones, each with the
-//! instance that the provider tells of: what is held of these is the provider's, and comes on top. No
-//! scheduler is asked, which would have to be told of them all.
+//! instance that a provider of another program tells of. No scheduler is asked, which would have to be told of them all.
 
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::broker::Broker;
 use crate::fill::Fleet;
-use crate::replica::{Process, page, seconds, settings};
+use crate::replica::{Process, page, seconds, settings, settings_of};
 use crate::wanted;
 
 pub(crate) async fn measure(number: usize) {
     for what in ["ended", "live"] {
         let broker = Broker::start(&wanted("NATS_SERVER"));
         let fleet = Fleet::new(broker.url()).await;
-        let instances = TempDir::with_prefix("enlist-scale-").expect("a folder");
-        let ledger = instances.path().join("instances");
-        if what == "ended" {
-            fleet.ended(number).await;
-        } else {
-            fleet.live(number).await;
-            std::fs::write(&ledger, fleet.instances(number)).expect("the provider's instances");
-        }
-        let of_pool = format!("state_file = \"{}\"", ledger.display());
-        let replica = Process::start(broker.url(), &settings(&of_pool), &["run"]);
+        let provider = match what {
+            "ended" => {
+                fleet.ended(number).await;
+                settings("")
+            }
+            _ => {
+                fleet.live(number).await;
+                tokio::spawn(Fleet::new(broker.url()).await.provide(number));
+                settings_of("nats", "name = \"bench\"\ncommand = [\"nothing\"]")
+            }
+        };
+        let replica = Process::start(broker.url(), &provider, &["run"]);
         let (http, before) = (replica.http.expect("its pages"), replica.memory().0);
         let began = Instant::now();
         let subject = format!("enlist.cmd.{}.sweep", fleet.pool);

@@ -107,4 +107,8 @@ impl WorkerProvider for AnyProvider {
     async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
         call!(self, provider => provider.list_workers(pool))
     }
+
+    async fn scan_workers(&self, pool: &Pool, take: &mut (dyn FnMut(Instance) + Send)) -> Result<(), ProviderError> {
+        call!(self, provider => provider.scan_workers(pool, take))
+    }
 }

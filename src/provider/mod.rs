@@ -106,7 +106,7 @@ impl ProviderError {
 /// - `terminate_worker` returns `Ok` only when no instance of the key is left; one that was never there is `Ok`. With an
 ///   instance id it touches no other live instance: where another one lives under the key, that one is left alone and the
 ///   call fails with `conflict`. It may be called any number of times, at once too.
-/// - `list_workers` is complete for this fleet and pool, or an error.
+/// - `list_workers` is complete for this fleet and pool, or an error; and so is what `scan_workers` tells.
 ///
 /// A provider whose `worker_type` is `Static` makes nothing, and what is allocated stands in the record alone: there
 /// `create_worker` hands out the named host whoever asks, `terminate_worker` is always `Ok`, and nothing is ever found or
@@ -141,4 +141,17 @@ pub trait WorkerProvider: Send + Sync + 'static {
 
     /// Every instance of this fleet and pool.
     fn list_workers(&self, pool: &Pool) -> impl Future<Output = Result<Vec<Instance>, ProviderError>> + Send;
+
+    /// The same, one by one: a provider whose list comes in parts never holds it whole. After an error, what was told of is
+    /// not all.
+    fn scan_workers(
+        &self,
+        pool: &Pool,
+        take: &mut (dyn FnMut(Instance) + Send),
+    ) -> impl Future<Output = Result<(), ProviderError>> + Send {
+        async move {
+            self.list_workers(pool).await?.into_iter().for_each(take);
+            Ok(())
+        }
+    }
 }

@@ -54,6 +54,17 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         self.ask(pool, Operation::List, patience, call, || format!("not listed within {patience:?}")).await
     }
 
+    /// The same, one by one: after an error, what was told of is not all.
+    pub(super) async fn scan_instances(
+        &self,
+        pool: &Pool,
+        take: &mut (dyn FnMut(Instance) + Send),
+    ) -> Result<(), ProviderError> {
+        let patience = self.patience();
+        let call = self.provider.scan_workers(pool, take);
+        self.ask(pool, Operation::List, patience, call, || format!("not listed within {patience:?}")).await
+    }
+
     /// Removes the instance of a worker that is ending, and no other instance of its name. The provider needs the grace and
     /// some time of its own; a call that hangs is not waited for.
     pub(super) async fn remove_instance(

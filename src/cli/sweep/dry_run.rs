@@ -64,7 +64,7 @@ fn comes_in_numbers(act: &Act) -> bool {
 }
 
 fn summary(look: &Look, plan: &Plan, place: &str) -> String {
-    let live = look.records.values().filter(|known| known.is_live()).count();
+    let (instances, live) = (look.listing.number(), look.live());
     let scheduler = match &look.scheduler {
         SchedulerList::Of(listed) => format!("the scheduler lists {}", listed.len()),
         SchedulerList::None => "the scheduler gives no list".to_owned(),
@@ -82,7 +82,7 @@ fn summary(look: &Look, plan: &Plan, place: &str) -> String {
     };
     let idle = plan.acts.is_empty() && plan.suspects.is_empty() && plan.frozen.is_none();
     let nothing = if idle { "; nothing to do now" } else { "" };
-    format!("instances {} ({place}), live workers {live}; {scheduler}; {size}{put_off}{nothing}", look.instances.len())
+    format!("instances {instances} ({place}), live workers {live}; {scheduler}; {size}{put_off}{nothing}")
 }
 
 /// What is done only where the brake does not hold.

@@ -3,7 +3,8 @@
 pub mod conformance;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -111,32 +112,46 @@ impl WorkerProvider for ExternalProvider {
         let ours = |instance: &Instance| instance.key == *key;
         match instances.into_iter().map(known).find(ours) {
             // It does not know the filter, and tells of all.
-            None if next.is_some() => Ok(self.list_workers(&key.pool).await?.into_iter().find(ours)),
+            None if next.is_some() => {
+                let mut found = None;
+                let mut take = |instance| found = found.take().or_else(|| Some(instance).filter(ours));
+                self.scan_workers(&key.pool, &mut take).await?;
+                Ok(found)
+            }
             found => Ok(found),
         }
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        let (mut all, mut after, mut empty) = (BTreeMap::new(), None, 0);
+        let mut all = Vec::new();
+        self.scan_workers(pool, &mut |instance| all.push(instance)).await?;
+        Ok(all)
+    }
+
+    async fn scan_workers(&self, pool: &Pool, take: &mut (dyn FnMut(Instance) + Send)) -> Result<(), ProviderError> {
+        // What changes while it is listed may come twice. Fingerprints: the list is not held for this.
+        let (hashes, mut told) = (RandomState::new(), HashSet::new());
+        let (mut after, mut empty) = (None, 0);
         for _ in 0..MAX_PAGES {
             let InstancesPage { instances, next } = self.page(pool, None, after.clone()).await?;
-            let before = all.len();
+            let before = told.len();
             for instance in instances.into_iter().map(known) {
                 // Left out, it would be nobody's to see: a list is complete and right, or an error.
                 if instance.key.pool != *pool {
                     return Err(strange("list", &instance, &format!("workers of pool {pool}")));
                 }
-                // What changes while it is listed may come twice.
-                all.insert((instance.key.worker_id.clone(), instance.instance_id.clone()), instance);
+                if told.insert(hashes.hash_one((&instance.key.worker_id, &instance.instance_id))) {
+                    take(instance);
+                }
             }
-            empty = if all.len() == before { empty + 1 } else { 0 };
+            empty = if told.len() == before { empty + 1 } else { 0 };
             after = match next.filter(|next| !next.is_empty()) {
-                None => return Ok(all.into_values().collect()),
+                None => return Ok(()),
                 next if next == after || empty > MAX_EMPTY => break,
                 next => next,
             };
         }
-        let message = format!("list: its pages have no end ({} instances so far)", all.len());
+        let message = format!("list: its pages have no end ({} instances so far)", told.len());
         Err(ProviderError::new(ErrorClass::Internal, message))
     }
 }

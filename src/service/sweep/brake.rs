@@ -4,7 +4,7 @@ use super::act::Act;
 use super::look::{Look, SchedulerList};
 use super::plan::Rules;
 use super::size::Count;
-use crate::domain::WorkerType;
+use crate::domain::{WorkerId, WorkerType};
 
 /// Why the log cannot be the one that the pool's workers were made under, if so.
 ///
@@ -54,7 +54,7 @@ fn unknown_host(look: &Look) -> Option<String> {
 /// what is missing, but it does not end what is above it.
 fn old_size(look: &Look) -> Option<String> {
     let size = look.size.as_ref()?;
-    let count = Count::of(&look.records);
+    let count = Count::in_sight(look);
     if count.counted <= size.record.size as usize {
         return None;
     }
@@ -75,7 +75,10 @@ fn old_size(look: &Look) -> Option<String> {
 pub(super) fn too_many(look: &Look, rules: &Rules, removals: &[Act], live: usize) -> Option<String> {
     // A worker that the log has never heard of is as good as an instance without a record: the log may be another one.
     let unknown = match &look.scheduler {
-        SchedulerList::Of(listed) => listed.keys().filter(|worker_id| !look.records.contains_key(*worker_id)).count(),
+        SchedulerList::Of(listed) => {
+            let known = |worker_id: &WorkerId| look.records.contains_key(worker_id) || look.listing.is_sound(worker_id);
+            listed.keys().filter(|worker_id| !known(worker_id)).count()
+        }
         SchedulerList::None | SchedulerList::Away(_) => 0,
     };
     let is_too_many = |going: usize| going > rules.max_terminations && going > live / 10;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::listing::Listing;
 use crate::domain::{Claimed, RegistrationStatus, Slot, State, Worker, WorkerId, WorkerType};
 use crate::journal::{Entry, PoolEntry};
 use crate::provider::Instance;
@@ -20,10 +21,12 @@ pub struct Look {
     pub worker_type: WorkerType,
     /// What the provider has made and not removed. Listed before the records are read: an instance is made after its
     /// worker's claim, so that a claim which is not seen afterwards was not there.
+    pub listing: Listing,
+    /// The instances of it that are not of sound workers.
     pub instances: Vec<Instance>,
     /// The newest event of every worker that a rule asks about.
     pub records: BTreeMap<WorkerId, Known>,
-    /// How many workers the log tells of beside those: they have ended, and nothing is left of them anywhere.
+    /// How many workers the log tells of beside those: they are sound, or have ended and nothing is left of them anywhere.
     pub others: usize,
     /// Whom the scheduler knows. Asked before the records are read, too: a worker that ends in between is in the list and
     /// not the other way round.
@@ -32,6 +35,19 @@ pub struct Look {
     pub size: Option<PoolEntry>,
     /// Proof that the log is not the one that the instances were made under.
     pub rolled_back: Option<String>,
+}
+
+impl Look {
+    /// Workers that have not ended.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.records.values().filter(|known| known.is_live()).count() + self.listing.sound()
+    }
+
+    /// Whether the log tells of a worker that has not ended.
+    pub(super) fn is_live(&self, worker_id: &WorkerId) -> bool {
+        self.records.get(worker_id).is_some_and(Known::is_live) || self.listing.is_sound(worker_id)
+    }
 }
 
 /// What the scheduler says of a pool.

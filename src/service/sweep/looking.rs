@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use super::listing::{Held, Listing};
 use super::look::{Known, Look, SchedulerList};
 use super::plan::{MOST_PURGES, is_past};
 use super::{SweepError, SweepPoolConfig, WorkerManagementService, signed};
 use crate::domain::{Claimed, Pool, State, WorkerId, WorkerType};
 use crate::journal::{EventOf, Journal, PoolEntry, ReadError, Scan, Scanned};
 use crate::mutant::{self, Mutant};
-use crate::provider::{Instance, WorkerProvider};
+use crate::provider::{Instance, ProviderError, WorkerProvider};
 use crate::registration::{RegistrationError, WorkerRegistrationPort};
 
 /// Instances whose place in the log is looked up: one that another's event has is proof enough.
@@ -41,20 +42,50 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Looks at a pool. Nothing is changed.
     pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
         let pool = &config.pool;
+        // A size may ask any of its workers to go.
+        let sized = self.journal.pool_head(pool).await?.is_some();
         let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| KEPT).await?) } else { None };
-        let instances = self.list_instances(pool).await?;
+        let mut held = Held::new(sized);
+        self.scan_instances(pool, &mut |instance| held.take(instance)).await?;
         let now = self.now();
         let scheduler = self.list_scheduler(pool).await;
         let found = if let Some(first) = first {
             first
         } else {
-            let of_use = self.of_use(config, now, &instances, &scheduler);
-            self.records(pool, of_use).await?
+            let mut of_use = self.of_use(config, now);
+            let listing = &mut held.listing;
+            let judge = |worker_id: &WorkerId, known: &Known| {
+                if !sized && listing.judge(worker_id, known, &scheduler) {
+                    return None;
+                }
+                of_use(worker_id, known, listing.has(worker_id) || lists(&scheduler, worker_id))
+            };
+            self.records(pool, judge).await?
+        };
+        let (listing, instances) = held.unsound();
+        let instances = match instances {
+            Some(instances) => instances,
+            None => self.unsound(pool, &listing).await?,
         };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(config, now, &instances, &found).await?;
         let Records { workers: records, others, size, oldest: _, scan: _ } = found;
-        Ok(Look { now, worker_type, instances, records, others, scheduler, size, rolled_back })
+        // One that has come meanwhile is for the next sweep: it may ask those to go of whom only the number is left.
+        let size = size.filter(|_| sized);
+        Ok(Look { now, worker_type, listing, instances, records, others, scheduler, size, rolled_back })
+    }
+
+    /// Lists once more, and holds what was listed before and is not of a sound worker. What is gone meanwhile looks as if it
+    /// had not been there: nothing is done about that before another sweep has seen the same.
+    async fn unsound(&self, pool: &Pool, listing: &Listing) -> Result<Vec<Instance>, ProviderError> {
+        let mut instances = Vec::new();
+        let mut take = |instance: Instance| {
+            if listing.has_unsound(&instance) {
+                instances.push(instance);
+            }
+        };
+        self.scan_instances(pool, &mut take).await?;
+        Ok(instances)
     }
 
     /// The newest event of every worker that is of use, and the pool's own. A pool may have had a million workers since its
@@ -95,22 +126,15 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// Whether a rule of the plan asks about a worker: not where it has ended, and nothing is left of it anywhere, and
     /// nothing comes after it. A place of the pool's size goes on from its newest worker, and waits by how many could not be
     /// made since one could: what ended before that one is of no use.
-    fn of_use<'a>(
+    fn of_use(
         &self,
         config: &SweepPoolConfig,
         now: Timestamp,
-        instances: &'a [Instance],
-        scheduler: &'a SchedulerList,
-    ) -> impl FnMut(&WorkerId, &Known) -> Use + use<'a, P, R, J> {
+    ) -> impl FnMut(&WorkerId, &Known, bool) -> Use + use<P, R, J> {
         let retention = config.retention;
         let hosts: HashSet<WorkerId> = self.provider.inventory().into_iter().flatten().collect();
-        let instances: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
         let (mut past, mut of_places) = (0, HashMap::<u32, Vec<WorkerId>>::new());
-        move |worker_id, known| {
-            let is_listed = || match scheduler {
-                SchedulerList::Of(listed) => listed.contains_key(worker_id),
-                SchedulerList::None | SchedulerList::Away(_) => false,
-            };
+        move |worker_id, known, is_listed| {
             let was_made = known.state != State::Provisioning && !known.unmade;
             let no_more = match known.slot.filter(|_| was_made) {
                 Some(slot) => of_places.remove(&slot.number).unwrap_or_default(),
@@ -118,7 +142,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             };
             // What was lost may be what this sweep has begun with before it died.
             let goes_on = known.is_live() || known.state == State::Lost;
-            if goes_on || instances.contains(worker_id) || hosts.contains(worker_id) || is_listed() {
+            if goes_on || is_listed || hosts.contains(worker_id) {
                 return Some(no_more);
             }
             let is_past = is_past(known, now, retention);
@@ -198,6 +222,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             )));
         }
         Ok(None)
+    }
+}
+
+fn lists(scheduler: &SchedulerList, worker_id: &WorkerId) -> bool {
+    match scheduler {
+        SchedulerList::Of(listed) => listed.contains_key(worker_id),
+        SchedulerList::None | SchedulerList::Away(_) => false,
     }
 }
 

@@ -8,6 +8,9 @@ mod brake;
 #[cfg(test)]
 mod brake_tests;
 mod carry_out;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 mod look;
 mod looking;
 mod plan;
@@ -34,6 +37,7 @@ pub(super) use looking::Records;
 
 pub use act::{Act, Order, Why};
 pub use brake::another_log;
+pub use listing::Listing;
 pub use look::{Known, Look, SchedulerList};
 pub use plan::{Plan, Rules, Sightings, plan};
 pub use report::SweepReport;

@@ -78,7 +78,7 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     let mut plan = Plan::default();
     let instances = Listed::of(look);
     let Removals { removals, reports } = removals(look, rules, before, &instances, &mut plan);
-    let live = look.records.values().filter(|known| known.is_live()).count();
+    let live = look.live();
     plan.frozen = another_log(look, rules.trust_ended)
         .or_else(|| another_provider(look, rules.trust_ended))
         .or_else(|| too_many(look, rules, &removals, live));
@@ -189,10 +189,10 @@ fn orphans(look: &Look) -> Vec<(&Instance, Option<&Known>)> {
 fn scheduler_strays(look: &Look, plan: &mut Plan) {
     let SchedulerList::Of(listed) = &look.scheduler else { return };
     for (worker_id, epoch) in listed {
-        let record = look.records.get(worker_id);
-        if record.is_some_and(Known::is_live) {
+        if look.is_live(worker_id) {
             continue;
         }
+        let record = look.records.get(worker_id);
         let epoch = record.map_or(*epoch, |known| known.epoch.max(*epoch));
         let record = record.map(|known| known.sequence);
         plan.acts.push(Act::Unregister { worker_id: worker_id.clone(), epoch, record });

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::act::{Act, Order, Why};
+use super::listing::Listing;
 use super::look::{Known, Look, SchedulerList};
 use super::plan::{Plan, Rules, Sightings, plan};
 use super::size::Count;
@@ -89,6 +90,7 @@ pub(super) fn look() -> Look {
     Look {
         now: now(),
         worker_type: WorkerType::Dynamic,
+        listing: Listing::default(),
         instances: Vec::new(),
         records: BTreeMap::new(),
         scheduler: SchedulerList::None,
@@ -129,14 +131,14 @@ pub(super) fn healthy(number: usize) -> Look {
 }
 
 #[derive(Debug, Clone)]
-struct Any {
-    look: Look,
-    rules: Rules,
-    seen: Sightings,
+pub(super) struct Any {
+    pub(super) look: Look,
+    pub(super) rules: Rules,
+    pub(super) seen: Sightings,
 }
 
 /// Any pool: every worker may have a record, an instance and a place in the scheduler's list, or not.
-fn any_pool() -> impl Strategy<Value = Any> {
+pub(super) fn any_pool() -> impl Strategy<Value = Any> {
     let worker = (
         proptest::option::weighted(0.8, (0..State::ALL.len(), 0..9000_i64, any::<bool>())),
         proptest::option::weighted(0.7, (0..9000_i64, 0..10_u8)),

@@ -36,8 +36,8 @@ pub struct SweepReport {
 impl SweepReport {
     pub(super) fn new(look: &Look, plan: &Plan) -> Self {
         Self {
-            instances: look.instances.len(),
-            live: look.records.values().filter(|known| known.is_live()).count(),
+            instances: look.listing.number(),
+            live: look.live(),
             size_rev: look.size.as_ref().map_or(0, |entry| entry.record.rev),
             suspects: plan.suspects.clone(),
             put_off: plan.put_off,

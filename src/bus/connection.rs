@@ -41,6 +41,8 @@ pub struct Connection {
     pub client: Client,
     /// Its state, as it changes.
     pub link: watch::Receiver<Link>,
+    /// Why the newest try to connect anew came to nothing; `None` once one has.
+    pub trouble: watch::Receiver<Option<String>>,
     complaints: Arc<Mutex<Complaints>>,
 }
 
@@ -159,6 +161,7 @@ pub enum ConnectError {
 /// Connects, and checks that the server is new enough. Reconnects by itself from then on.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, ConnectError> {
     let (up, link) = watch::channel(Link::Up);
+    let (failed, trouble) = watch::channel(None);
     let complaints = Arc::new(Mutex::new(Complaints::default()));
     let told = Arc::clone(&complaints);
     let mut options = authenticated(config)?
@@ -186,12 +189,21 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
                 Event::ServerError(_) if expected => {
                     tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
-                Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
+                // Under a name of its own: a verb that waits tells of it in plain words.
+                Event::ClientError(error) => {
+                    tracing::warn!(target: "enlist::link", event = %crate::text::cut(&event.to_string(), 300), "nats");
+                    let why = error.to_string();
+                    failed.send_replace(Some(crate::text::cut(why.strip_prefix("nats: ").unwrap_or(&why), 200)));
+                }
+                Event::ServerError(_) | Event::SlowConsumer(_) => {
                     tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
                 _ => tracing::info!(%event, "nats"),
             }
             if let Some(link) = link {
+                if link == Link::Up {
+                    failed.send_replace(None);
+                }
                 up.send_replace(link);
             }
             std::future::ready(())
@@ -227,7 +239,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
     if !info.jetstream {
         return Err(ConnectError::NoJetStream { url });
     }
-    Ok(Connection { client, link, complaints })
+    Ok(Connection { client, link, trouble, complaints })
 }
 
 /// A URL without its credentials: the client passes over what stands there, and would carry it about.

@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::away::tell_away;
 use super::orders::{News, NotTaken, Order, Orders, Told};
 use super::output::{say, span};
 use super::send::{SILENCE, is_good};
@@ -66,6 +67,7 @@ pub(super) async fn send_all(
     let mut commands = commands.fuse();
     let (mut tally, mut under_way, mut failed) = (Tally::default(), FuturesUnordered::new(), None);
     let bar = bar(&many);
+    let mut away = pin!(tell_away(&orders.connection, |line| bar.suspend(|| eprintln!("{line}"))));
     let (mut interrupted, mut silent, mut heard) = (false, true, Instant::now());
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,6 +113,7 @@ pub(super) async fn send_all(
                 }
             }
             () = &mut stop, if !interrupted => interrupted = true,
+            never = &mut away => match never {},
         }
         bar.set_position((if wait { tally.ended } else { tally.sent }) as u64);
         bar.set_message(format!("{} sent", tally.sent));

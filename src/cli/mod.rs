@@ -2,6 +2,7 @@
 
 mod adopt;
 mod auth;
+mod away;
 mod bench;
 mod check_config;
 mod dead;

@@ -5,6 +5,7 @@ use std::pin::pin;
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::away::tell_away;
 use super::orders::{self, LOOK_EVERY, Order, Told};
 use super::page::Page;
 use super::pools::journal;
@@ -99,6 +100,7 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
             eprintln!("{}", left(&order));
             Ok(false)
         }
+        never = tell_away(&orders.connection, |line| eprintln!("{line}")) => match never {},
     }
 }
 

@@ -186,7 +186,7 @@ async fn who_waits_for_a_size_and_then_no_longer_is_told_so_though_the_broker_is
     waiting.line("sizing").await;
     world.broker.stop().await;
     // It looks again and again, and now it looks in vain.
-    waiting.lines_with("client error", 5).await;
+    waiting.line("enlist: the connection is down and is being made anew; still waiting").await;
     waiting.terminate();
     let (code, said) = timeout(Duration::from_secs(4), waiting.exit()).await.expect("an end at once");
     assert!(

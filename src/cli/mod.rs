@@ -22,6 +22,7 @@ mod pool;
 mod pools;
 mod provider_check;
 mod provision;
+mod room;
 mod run;
 mod send;
 mod show;

@@ -260,8 +260,13 @@ fn run(cli: &Cli) -> Exit {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })
         }
         Verb::Healthcheck => match global.load_client() {
-            Ok(loaded) if block_on(healthcheck::run(loaded.config.http.listen)) => Exit::Done,
-            Ok(_) => Exit::Unavailable,
+            Ok(loaded) => match block_on(healthcheck::run(loaded.config.http.listen)) {
+                Ok(()) => Exit::Done,
+                Err(why) => {
+                    eprintln!("enlist: {why}");
+                    Exit::Unavailable
+                }
+            },
             Err(error) => mistaken(&error),
         },
     }

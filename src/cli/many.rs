@@ -212,7 +212,10 @@ fn tell(tally: &Tally, many: &Many<'_>, took: Duration, interrupted: bool, faile
         if !pending.is_empty() {
             words.push(format!("without an outcome yet {}", pending.len()));
         }
-        say(format_args!("{verb} {pool}: {} within {}", words.join(", "), span(took)));
+        // Nothing was sent, and why not is told below.
+        if !words.is_empty() {
+            say(format_args!("{verb} {pool}: {} within {}", words.join(", "), span(took)));
+        }
     }
     if let Some(error) = failed {
         eprintln!("enlist: {error}");

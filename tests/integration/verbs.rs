@@ -230,8 +230,11 @@ async fn overrides_are_typed_and_mistakes_in_them_are_told_before_anything_is_se
     }
     let said = world.run(&["pool", "load", "1000001"]).await;
     assert!(said.code == Some(64) && said.err.contains("`size`: found 1000001"), "{said:?}");
-    let said = world.run(&["provision", "nowhere"]).await;
-    assert!(said.code == Some(1) && said.err.contains("no pool nowhere is served"), "{said:?}");
+    for args in [&["provision", "nowhere"][..], &["provision", "nowhere", "--count", "2", "--wait"]] {
+        let said = world.run(args).await;
+        assert!(said.code == Some(1) && said.err.contains("no pool nowhere is served"), "{said:?}");
+        assert!(!said.out.contains("within"), "nothing was waited for: {said:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::orders::{self, Orders, no_fleet, view};
-use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, span};
+use super::output::{Format, OutputArgs, Sheet, at, print_json, printed, say, since, span};
 use super::send::asked;
 use super::{Exit, ended};
 use crate::bus::letters::Letter;
@@ -227,7 +227,7 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
                 if shown > 1 {
                     writeln!(out)?;
                 }
-                writeln!(out, "letter     {number}, stored {stored_at}")?;
+                writeln!(out, "letter     {number}, stored {}", at(stored_at))?;
                 writeln!(out, "command    {verb} {pool}, {}", command_id.map_or("without an id", |id| id.as_str()))?;
                 writeln!(out, "refused    {reason}: {}", cut(detail, 600))?;
                 writeln!(out, "came on    {}, number {sequence}; deliveries: {deliveries}", cut(subject, 100))?;

@@ -107,7 +107,9 @@ pub struct Cli {
 
 /// Flags of every verb.
 // The environment is read by the settings, not here: an empty variable counts as unset everywhere.
+// Below the verb's own: the help would mix them by their places.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every verb")]
 #[allow(clippy::doc_markdown, reason = "the help shows these lines as they stand")]
 pub struct GlobalArgs {
     /// Configuration file [env: ENLIST_CONFIG] [default: ./enlist.toml where it is there]

@@ -39,14 +39,14 @@ pub(super) enum DeadVerb {
 Examples:
   enlist dead ls demo
   enlist dead show 17
-  enlist dead replay 17                     by its number
-  enlist dead replay --pool demo --reason quota --yes    once there is room
+  enlist dead replay 17                              by its number
+  enlist dead replay --pool demo --reason quota --yes  once there is room
   enlist dead purge --all --yes
 
-What a replay does: it takes away the record that would refuse the command again, and an `expires_at` that is over, stores
-the command, and removes the letter last. Where it is cut off in between, the same replay again goes on; no command is
-carried out twice. What stood in the command's way otherwise (a setting, a field) is to be mended before; else it is refused
-again, with a new letter. Where a host's own record refuses the command it stays, and so does the letter: send that command
+What a replay does: it takes away the record that would refuse the command again, and an `expires_at` that is over, stores \
+the command, and removes the letter last. Where it is cut off in between, the same replay again goes on; no command is \
+carried out twice. What stood in the command's way otherwise (a setting, a field) is to be mended before; else it is refused \
+again, with a new letter. Where a host's own record refuses the command it stays, and so does the letter: send that command \
 under another id.")]
 pub(super) struct DeadArgs {
     #[command(subcommand)]

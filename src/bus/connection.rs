@@ -43,6 +43,8 @@ pub struct Connection {
     pub link: watch::Receiver<Link>,
     /// Why the newest try to connect anew came to nothing; `None` once one has.
     pub trouble: watch::Receiver<Option<String>>,
+    /// How often the server has complained of what was not only tried.
+    pub complained: watch::Receiver<u64>,
     complaints: Arc<Mutex<Complaints>>,
 }
 
@@ -58,12 +60,16 @@ struct Complaints {
 impl Complaints {
     /// Whether this one is no surprise.
     fn tell(&mut self, text: String) -> bool {
-        let expected = self.tried.iter().any(|subject| text.contains(subject));
+        let expected = self.is_tried(&text);
         if self.told.len() == KEPT {
             self.told.pop_front();
         }
         self.told.push_back((Instant::now(), text));
         expected
+    }
+
+    fn is_tried(&self, text: &str) -> bool {
+        self.tried.iter().any(|subject| text.contains(subject))
     }
 }
 
@@ -78,6 +84,14 @@ impl Connection {
     #[must_use]
     pub fn complaint_since(&self, begun: Instant) -> Option<String> {
         self.complaints().told.back().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
+    }
+
+    /// Those of the server's newest complaints that are no answer to a mere try.
+    #[must_use]
+    pub fn unexpected(&self) -> Vec<String> {
+        let complaints = self.complaints();
+        let told = complaints.told.iter().map(|(_, text)| text);
+        told.filter(|text| !complaints.is_tried(text)).cloned().collect()
     }
 
     /// What the server has said since `begun` against one of these subjects, whatever it has said of others.
@@ -162,6 +176,7 @@ pub enum ConnectError {
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, ConnectError> {
     let (up, link) = watch::channel(Link::Up);
     let (failed, trouble) = watch::channel(None);
+    let (newest, complained) = watch::channel(0);
     let complaints = Arc::new(Mutex::new(Complaints::default()));
     let told = Arc::clone(&complaints);
     let mut options = authenticated(config)?
@@ -189,13 +204,17 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
                 Event::ServerError(_) if expected => {
                     tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
-                // Under a name of its own: a verb that waits tells of it in plain words.
+                // Under a name of their own: verbs tell of both in plain words.
+                Event::ServerError(_) => {
+                    tracing::warn!(target: "enlist::link", event = %crate::text::cut(&event.to_string(), 300), "nats");
+                    newest.send_modify(|number| *number += 1);
+                }
                 Event::ClientError(error) => {
                     tracing::warn!(target: "enlist::link", event = %crate::text::cut(&event.to_string(), 300), "nats");
                     let why = error.to_string();
                     failed.send_replace(Some(crate::text::cut(why.strip_prefix("nats: ").unwrap_or(&why), 200)));
                 }
-                Event::ServerError(_) | Event::SlowConsumer(_) => {
+                Event::SlowConsumer(_) => {
                     tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
                 _ => tracing::info!(%event, "nats"),
@@ -239,7 +258,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
     if !info.jetstream {
         return Err(ConnectError::NoJetStream { url });
     }
-    Ok(Connection { client, link, trouble, complaints })
+    Ok(Connection { client, link, trouble, complained, complaints })
 }
 
 /// A URL without its credentials: the client passes over what stands there, and would carry it about.

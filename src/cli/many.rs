@@ -107,7 +107,7 @@ pub(super) async fn send_all(
                         continue;
                     }
                 }
-                if silent && begun.elapsed() > SILENCE && !tally.pending.is_empty() {
+                if silent && begun.elapsed() > SILENCE && tally.sent > 0 && !tally.pending.is_empty() {
                     silent = false;
                     bar.suspend(|| eprintln!("enlist: no replica has begun yet (enlist run); still waiting"));
                 }

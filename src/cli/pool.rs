@@ -1,6 +1,7 @@
 //! `enlist pool`: the size that a pool is to hold, and the way there.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -32,6 +33,9 @@ pub(super) struct PoolArgs {
     send: SendArgs,
 }
 
+/// A pool that is on its way to its size tells of it; one whose sweep is frozen, say, does not.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// How a command for a size has ended.
 #[derive(Debug, PartialEq)]
 enum End {
@@ -62,18 +66,29 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
     let (place, journal) = (stored.sequence, journal(config, &orders));
     let (mut looks, hint) = (interval(LOOK_EVERY), sleep_until(Instant::now() + SILENCE));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tokio::pin!(hint);
+    let quiet = sleep_until(Instant::now() + QUIET);
+    tokio::pin!(hint, quiet);
     // A look takes long where the broker is away, and whoever waits no longer does not wait for that either.
     let waited = async {
-        let mut begun = false;
+        let (mut begun, mut hinted) = (false, false);
         loop {
             let told = tokio::select! {
+                // What came during a long look comes before the hints.
+                biased;
                 told = news.next() => told.ok_or_else(|| anyhow::anyhow!("the connection was closed before the outcome was known"))?,
                 _ = looks.tick() => match look(&journal, &order, place).await {
                     Some(End::Sized(record)) => Told::Pool(Box::new(record)),
                     Some(End::Overtaken(by)) => return Ok(overtaken(&mut page, &order, by)),
                     None => continue,
                 },
+                () = &mut quiet, if begun && !hinted => {
+                    hinted = true;
+                    eprintln!(
+                        "enlist: no news of it for {} s; `enlist sweep {pool} --dry-run` shows what holds it back",
+                        QUIET.as_secs()
+                    );
+                    continue;
+                }
                 () = &mut hint, if !begun => {
                     begun = true;
                     eprintln!("enlist: no replica has begun with it yet (enlist run); still waiting");
@@ -83,6 +98,7 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
             if !told.concerns(&order) {
                 continue;
             }
+            quiet.as_mut().reset(Instant::now() + QUIET);
             page.told(&told);
             if told.ends(&order) {
                 return Ok(matches!(told, Told::Pool(_)));

@@ -203,6 +203,7 @@ async fn who_waits_for_a_size_and_then_no_longer_is_told_so_though_the_broker_is
     let replica = world.replica().await;
     let mut waiting = world.verb(&["pool", "load", "3", "--command-id", "three", "--wait"]);
     waiting.line("sizing").await;
+    waiting.line("no news of it for 10 s; `enlist sweep load --dry-run`").await;
     world.broker.stop().await;
     // It looks again and again, and now it looks in vain.
     waiting.line("enlist: the connection is down and is being made anew; still waiting").await;

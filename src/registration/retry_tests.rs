@@ -298,3 +298,12 @@ fn pauses_double_from_100_ms_to_30_s_and_start_anywhere_from_nothing() {
         window = (window * 2).min(Duration::from_secs(30));
     }
 }
+
+#[test]
+fn a_refusal_under_a_code_of_ours_is_no_absence() {
+    let refused = RegistrationError::Rejected { code: "busy".to_owned(), message: "not you".to_owned() };
+    assert_eq!(refused.fault().code, "busy");
+    assert!(!refused.is_away(), "who comes next may be accepted");
+    assert!(RegistrationError::Busy { retry_after: Duration::ZERO }.is_away());
+    assert!(RegistrationError::Unavailable { code: "timeout", message: String::new() }.is_away());
+}

@@ -3,6 +3,7 @@
 pub mod parts;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,12 @@ use crate::telemetry::{Health, PoolSignals, PrometheusHandle, nats_connected, ta
 use crate::worker::{CONTROL_SLOTS, Queue, QueueContext, Slots, Watch, Worker, ask_for_sweeps};
 
 /// How often the gauges of live workers and of tasks are set.
-const GAUGES_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// A broker that is away may be back by then, and what waits for it in the client's queue still gets through.
+const LONGEST_FLUSH: Duration = Duration::from_secs(5);
+/// The flush, and before it the word in the record of each command that is given back.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(7);
 
 /// Why a replica did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +84,7 @@ pub struct Replica {
     connection: Connection,
     http: CancellationToken,
     address: std::net::SocketAddr,
-    drain: std::time::Duration,
+    drain: Duration,
     /// `None` where the server does not permit it.
     api: Option<Api>,
     drain_asked: CancellationToken,
@@ -219,11 +225,17 @@ impl Replica {
             api.close();
         }
         self.worker.drain(self.drain).await;
-        if let Some(api) = self.api {
-            api.end().await;
-        }
-        // What has been published, acks and naks above all, is to reach the server before the connection goes.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), self.connection.client.flush()).await;
+        let farewell = async {
+            self.worker.give_back().await;
+            if let Some(api) = self.api {
+                api.end().await;
+            }
+            // What has been published, acks and naks above all, is to reach the server before the connection goes.
+            let _ = tokio::time::timeout(LONGEST_FLUSH, self.connection.client.flush()).await;
+        };
+        // An ack whose broker has just gone is tried for 15 s: one clock for all of it, so that whoever has given the drain
+        // its time need not kill.
+        let _ = tokio::time::timeout(LONGEST_FAREWELL, farewell).await;
         self.http.cancel();
     }
 }

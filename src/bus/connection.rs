@@ -1,14 +1,14 @@
 //! The connection: how it is made, kept, and proved to be to a server that can do what is asked of it.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, Event};
 use tokio::sync::watch;
 
+use super::identity::authenticated;
 use crate::config::NatsConfig;
 
 /// The oldest nats-server with which the guarantees hold.
@@ -41,6 +41,10 @@ pub struct Connection {
     pub client: Client,
     /// Its state, as it changes.
     pub link: watch::Receiver<Link>,
+    /// Why the newest try to connect anew came to nothing; `None` once one has.
+    pub trouble: watch::Receiver<Option<String>>,
+    /// How often the server has complained of what was not only tried.
+    pub complained: watch::Receiver<u64>,
     complaints: Arc<Mutex<Complaints>>,
 }
 
@@ -56,12 +60,16 @@ struct Complaints {
 impl Complaints {
     /// Whether this one is no surprise.
     fn tell(&mut self, text: String) -> bool {
-        let expected = self.tried.iter().any(|subject| text.contains(subject));
+        let expected = self.is_tried(&text);
         if self.told.len() == KEPT {
             self.told.pop_front();
         }
         self.told.push_back((Instant::now(), text));
         expected
+    }
+
+    fn is_tried(&self, text: &str) -> bool {
+        self.tried.iter().any(|subject| text.contains(subject))
     }
 }
 
@@ -76,6 +84,14 @@ impl Connection {
     #[must_use]
     pub fn complaint_since(&self, begun: Instant) -> Option<String> {
         self.complaints().told.back().filter(|(at, _)| *at >= begun).map(|(_, text)| text.clone())
+    }
+
+    /// Those of the server's newest complaints that are no answer to a mere try.
+    #[must_use]
+    pub fn unexpected(&self) -> Vec<String> {
+        let complaints = self.complaints();
+        let told = complaints.told.iter().map(|(_, text)| text);
+        told.filter(|text| !complaints.is_tried(text)).cloned().collect()
     }
 
     /// What the server has said since `begun` against one of these subjects, whatever it has said of others.
@@ -159,6 +175,8 @@ pub enum ConnectError {
 /// Connects, and checks that the server is new enough. Reconnects by itself from then on.
 pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, ConnectError> {
     let (up, link) = watch::channel(Link::Up);
+    let (failed, trouble) = watch::channel(None);
+    let (newest, complained) = watch::channel(0);
     let complaints = Arc::new(Mutex::new(Complaints::default()));
     let told = Arc::clone(&complaints);
     let mut options = authenticated(config)?
@@ -186,12 +204,25 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
                 Event::ServerError(_) if expected => {
                     tracing::debug!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
-                Event::ServerError(_) | Event::ClientError(_) | Event::SlowConsumer(_) => {
+                // Under a name of their own: verbs tell of both in plain words.
+                Event::ServerError(_) => {
+                    tracing::warn!(target: "enlist::link", event = %crate::text::cut(&event.to_string(), 300), "nats");
+                    newest.send_modify(|number| *number += 1);
+                }
+                Event::ClientError(error) => {
+                    tracing::warn!(target: "enlist::link", event = %crate::text::cut(&event.to_string(), 300), "nats");
+                    let why = error.to_string();
+                    failed.send_replace(Some(crate::text::cut(why.strip_prefix("nats: ").unwrap_or(&why), 200)));
+                }
+                Event::SlowConsumer(_) => {
                     tracing::warn!(event = %crate::text::cut(&event.to_string(), 300), "nats");
                 }
                 _ => tracing::info!(%event, "nats"),
             }
             if let Some(link) = link {
+                if link == Link::Up {
+                    failed.send_replace(None);
+                }
                 up.send_replace(link);
             }
             std::future::ready(())
@@ -227,7 +258,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Connection, Conn
     if !info.jetstream {
         return Err(ConnectError::NoJetStream { url });
     }
-    Ok(Connection { client, link, complaints })
+    Ok(Connection { client, link, trouble, complained, complaints })
 }
 
 /// A URL without its credentials: the client passes over what stands there, and would carry it about.
@@ -255,104 +286,6 @@ pub fn version(text: &str) -> Option<(u64, u64, u64)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-/// Files are read again at each connect, so that a rotation needs no restart; they are read once here as well, so that a
-/// missing file stops the start with its own name.
-fn authenticated(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
-    let from_file = |path: &PathBuf, setting: &'static str, source: Source| match source.read(b"nonce") {
-        Ok(_) => Ok(source),
-        Err(error) => {
-            let (path, cause) = (path.display().to_string(), error.to_string());
-            Err(ConnectError::Credentials { path, setting, cause })
-        }
-    };
-    let source = if let Some(path) = &config.creds {
-        from_file(path, "nats.creds", Source::Creds(path.clone()))?
-    } else if let Some(path) = &config.nkey {
-        from_file(path, "nats.nkey", Source::Nkey(path.clone()))?
-    } else if let Some(user) = &config.user {
-        if let Some(path) = &config.password_file {
-            from_file(path, "nats.password_file", Source::PasswordFile(user.clone(), path.clone()))?
-        } else {
-            let password = config.password.as_ref().map_or("", |secret| secret.expose());
-            return Ok(ConnectOptions::with_user_and_password(user.clone(), password.to_owned()));
-        }
-    } else if let Some(token) = &config.token {
-        return Ok(ConnectOptions::with_token(token.expose().to_owned()));
-    } else {
-        return Ok(match in_url(&config.url) {
-            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
-            Some((token, None)) => ConnectOptions::with_token(token),
-            None => ConnectOptions::new(),
-        });
-    };
-    let source = Arc::new(source);
-    Ok(ConnectOptions::with_auth_callback(move |nonce| {
-        let source = Arc::clone(&source);
-        async move { source.read(&nonce).map_err(AuthError::new) }
-    }))
-}
-
-/// User and password, or a token alone, of the first URL that carries them: the client passes over what stands in a URL.
-fn in_url(urls: &str) -> Option<(String, Option<String>)> {
-    urls.split(',').find_map(|url| {
-        let server: ServerAddr = url.trim().parse().ok()?;
-        Some((decoded(server.username()?), server.password().map(decoded)))
-    })
-}
-
-/// Text of a URL without its percent signs.
-fn decoded(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-enum Source {
-    Creds(PathBuf),
-    Nkey(PathBuf),
-    PasswordFile(String, PathBuf),
-}
-
-impl Source {
-    fn read(&self, nonce: &[u8]) -> Result<Auth, std::io::Error> {
-        let mut auth = Auth::new();
-        let sign = |seed: &str| {
-            let pair =
-                nkeys::KeyPair::from_seed(seed).map_err(|_| std::io::Error::other("it holds no valid nkey seed"))?;
-            let signature = pair.sign(nonce).map_err(|_| std::io::Error::other("its nkey seed cannot sign"))?;
-            Ok::<_, std::io::Error>((pair.public_key(), signature))
-        };
-        match self {
-            Self::Creds(path) => {
-                let text = std::fs::read_to_string(path)?;
-                let jwt = section(&text, "NATS USER JWT")
-                    .ok_or_else(|| std::io::Error::other("it has no section NATS USER JWT"))?;
-                let seed = section(&text, "USER NKEY SEED")
-                    .ok_or_else(|| std::io::Error::other("it has no section USER NKEY SEED"))?;
-                auth.signature = Some(sign(seed)?.1);
-                auth.jwt = Some(jwt.to_owned());
-            }
-            Self::Nkey(path) => {
-                let text = std::fs::read_to_string(path)?;
-                let seed = text.lines().map(str::trim).find(|line| line.starts_with('S')).unwrap_or_default();
-                let (public, signature) = sign(seed)?;
-                auth.nkey = Some(public);
-                auth.signature = Some(signature);
-            }
-            Self::PasswordFile(user, path) => {
-                auth.username = Some(user.clone());
-                auth.password = Some(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned());
-            }
-        }
-        Ok(auth)
-    }
-}
-
-/// The line between `-----BEGIN <name>-----` and its end.
-fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = text.lines().map(str::trim);
-    lines.by_ref().find(|line| line.starts_with('-') && line.contains("BEGIN") && line.contains(name))?;
-    lines.find(|line| !line.is_empty()).filter(|line| !line.starts_with('-'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,27 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_a_url_are_used() {
-        let pair = |user: &str, password: &str| Some((user.to_owned(), Some(password.to_owned())));
-        assert_eq!(in_url("nats://a:4222, tls://bob:p%40ss%2@b:4222"), pair("bob", "p@ss%2"));
-        assert_eq!(in_url("nats://s3cret@a"), Some(("s3cret".to_owned(), None)));
-        assert_eq!(in_url("nats://a:4222"), None);
-    }
-
-    #[test]
     fn versions_are_compared_as_numbers() {
         assert_eq!(version("2.12.8"), Some((2, 12, 8)));
         assert_eq!(version("2.14.0-RC.1"), Some((2, 14, 0)));
         assert!(version("2.9.25").is_some_and(|found| found < OLDEST_SERVER));
         assert_eq!(version("weekly"), None);
-    }
-
-    #[test]
-    fn a_creds_file_is_read_by_its_sections() {
-        let text = "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n\n\
-                    -----BEGIN USER NKEY SEED-----\nSUAX\n------END USER NKEY SEED------\n";
-        assert_eq!(section(text, "NATS USER JWT"), Some("eyJ0"));
-        assert_eq!(section(text, "USER NKEY SEED"), Some("SUAX"));
-        assert_eq!(section("nothing", "USER NKEY SEED"), None);
     }
 }

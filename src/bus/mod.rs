@@ -6,6 +6,7 @@ pub mod connection;
 pub mod delivery;
 pub mod feed;
 pub mod foreign;
+mod identity;
 pub mod letters;
 pub mod listing;
 pub mod orders;

@@ -31,7 +31,7 @@ pub fn needed<'p>(subjects: &Subjects, api_prefix: &str, pools: impl IntoIterato
     let mut needed = Vec::new();
     for pool in pools {
         let nothing = |kind: &str| format!("{}.{kind}.{pool}._.permitted", subjects.prefix());
-        let mut writes = vec![nothing("log"), nothing("dead")];
+        let mut writes = vec![nothing("log"), subjects.dead_below(format_args!("{pool}._.permitted"))];
         writes.extend([Verb::Provision, Verb::Terminate, Verb::Sweep].map(|verb| subjects.command(pool, verb)));
         writes.push(format!("$JS.ACK.{}.permitted", subjects.command_stream(pool)));
         needed.extend(writes.into_iter().map(|subject| Need { subject, body: Bytes::new() }));

@@ -1,5 +1,7 @@
 //! Every subject, stream and consumer name, each in one function; only validated names can get in.
 
+use std::fmt::Display;
+
 use crate::domain::{CommandId, Pool, PoolState, Prefix, State, Verb, WorkerId, WorkerKey};
 use crate::wire::event::POOL_TOKEN;
 
@@ -167,19 +169,25 @@ impl Subjects {
     /// Every dead letter.
     #[must_use]
     pub fn dead_all(&self) -> String {
-        format!("{}.dead.*.*.*", self.prefix)
+        self.dead_below("*.*.*")
     }
 
     /// Every dead letter of a pool.
     #[must_use]
     pub fn dead_of_pool(&self, pool: &Pool) -> String {
-        format!("{}.dead.{pool}.*.*", self.prefix)
+        self.dead_below(format_args!("{pool}.*.*"))
     }
 
     /// Where a dead letter is stored; `_` stands for a command id that could not be read.
     #[must_use]
     pub fn dead(&self, pool: &Pool, verb: Verb, command_id: Option<&CommandId>) -> String {
-        format!("{}.dead.{pool}.{}.{}", self.prefix, verb.as_str(), command_id.map_or("_", CommandId::as_str))
+        self.dead_below(format_args!("{pool}.{}.{}", verb.as_str(), command_id.map_or("_", CommandId::as_str)))
+    }
+
+    /// What dead letters are stored under, with any end: for permissions, and for what only tries them.
+    #[must_use]
+    pub fn dead_below(&self, end: impl Display) -> String {
+        format!("{}.dead.{end}", self.prefix)
     }
 
     /// Where requests to replicas begin.

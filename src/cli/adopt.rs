@@ -9,6 +9,7 @@ use super::table::table;
 use super::{Exit, ended};
 use crate::config::Config;
 use crate::domain::Pool;
+use crate::service::sweep::SchedulerList;
 use crate::service::{Adoption, Adoptions};
 
 /// Arguments of `adopt`.
@@ -30,15 +31,16 @@ pub(super) async fn run(config: Config, args: &AdoptArgs) -> Exit {
     ended(adopt(&config, args).await)
 }
 
-/// Whether every instance has a record now; with `dry_run`, whether every pool could be looked at.
+/// Whether every instance has a record now, or would have with `dry_run`, and all that it takes could be seen.
 async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     let AdoptArgs { pools, dry_run } = args;
     let orders = orders::connect(config, "enlist adopt").await?;
     let page = Page::new();
     let (tended, mut good) = tended(config, &orders, pools)?;
-    for Tended { pool, service, sweep, queue: _, place } in tended {
-        match readable(&orders, service.adopt(&sweep, *dry_run)).await {
-            Ok(adoptions) => good &= tell(&page, &pool, &place, &adoptions, *dry_run),
+    for tended in tended {
+        let Tended { pool, service, sweep, .. } = &tended;
+        match readable(&orders, service.adopt(sweep, *dry_run)).await {
+            Ok(adoptions) => good &= tell(&page, &tended, &adoptions, *dry_run),
             Err(error) => {
                 good = false;
                 page.say(format!("{pool}: not looked at to the end, nothing is adopted: {error}"));
@@ -48,12 +50,24 @@ async fn adopt(config: &Config, args: &AdoptArgs) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-/// Whether nothing is left to be adopted.
-fn tell(page: &Page, pool: &Pool, place: &str, adopted: &Adoptions, dry_run: bool) -> bool {
-    let Adoptions { workers: adoptions, raised } = adopted;
+/// Whether nothing is left to be adopted, and nothing was out of sight.
+fn tell(page: &Page, tended: &Tended, adopted: &Adoptions, dry_run: bool) -> bool {
+    let Tended { pool, service: _, sweep, queue: _, place } = tended;
+    let Adoptions { workers: adoptions, raised, scheduler } = adopted;
+    let (unlisted, seen) = match scheduler {
+        SchedulerList::Of(_) => (None, true),
+        // Whatever it says, it is not asked to take anybody.
+        _ if !sweep.registration.enabled => (None, true),
+        SchedulerList::None => (Some("the scheduler gives no list".to_owned()).filter(|_| !adoptions.is_empty()), true),
+        SchedulerList::Away(why) => (Some(format!("the scheduler's list could not be had: {why}")), false),
+    };
+    if let Some(unlisted) = unlisted {
+        let so = "; each epoch is above what the instance tells, and perhaps not above what the scheduler has seen";
+        page.say(format!("{pool}: {unlisted}{}", if adoptions.is_empty() { "" } else { so }));
+    }
     if adoptions.is_empty() {
         page.say(format!("{pool}: every instance has a record ({place})"));
-        return true;
+        return seen;
     }
     page.say(table(["WORKER", "INSTANCE", "EPOCH", "RESULT"], adoptions.iter().map(row)));
     let failed = adoptions.iter().filter(|adoption| matches!(adoption.adopted, Some(Err(_)))).count();
@@ -71,7 +85,7 @@ fn tell(page: &Page, pool: &Pool, place: &str, adopted: &Adoptions, dry_run: boo
             if dry_run { "it would be raised to" } else { "it is raised to" }
         ));
     }
-    failed == 0
+    failed == 0 && seen
 }
 
 fn row(adoption: &Adoption) -> [String; 4] {

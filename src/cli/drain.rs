@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
@@ -32,10 +33,12 @@ Examples:
   enlist drain                             the replicas
   enlist drain HFG3kZ --wait               the one whose id begins so
 
-What the replica has in hand it finishes within limits.drain; the rest goes back to the queue. Workers stay. Whatever keeps
+What the replica has in hand it finishes within limits.drain; the rest goes back to the queue. Workers stay. Whatever keeps \
 the replica running (systemd, Kubernetes) decides whether it starts again: its exit code is 0.")]
 pub(super) struct DrainArgs {
     /// The replica, by its id or the beginning of it [default: list them]
+    // An empty one, of a variable that is not set, would mean whichever is alone.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     replica: Option<String>,
     /// Wait until it has gone
     #[arg(long, requires = "replica")]

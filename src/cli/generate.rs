@@ -42,7 +42,7 @@ const SCHEMAS: [(&str, &str); 24] = [
 Examples:
   enlist schema                              the names
   enlist schema command-provision            a JSON Schema (2020-12)
-  enlist schema asyncapi > asyncapi.yaml     all messages and the subjects they travel on")]
+  enlist schema asyncapi > asyncapi.yaml     all messages, and their subjects")]
 pub(super) struct SchemaArgs {
     /// The message [default: the names of all]
     name: Option<String>,

@@ -17,8 +17,8 @@ use crate::domain::{Labels, Pool, State, Worker};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  enlist ls                                   all workers, also those that have ended and are not purged yet
-  enlist ls demo --state registered           those of a pool that the scheduler has
+  enlist ls                                   all, also those that have ended
+  enlist ls demo --state registered           those that the scheduler has
   enlist ls --label zone=a -o ndjson | wc -l  how many have a label
 
 In the order in which they changed last. One that changes while it is listed may come twice; the later line holds.")]

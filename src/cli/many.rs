@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::away::tell_away;
 use super::orders::{News, NotTaken, Order, Orders, Told};
 use super::output::{say, span};
 use super::send::{SILENCE, is_good};
@@ -66,6 +67,7 @@ pub(super) async fn send_all(
     let mut commands = commands.fuse();
     let (mut tally, mut under_way, mut failed) = (Tally::default(), FuturesUnordered::new(), None);
     let bar = bar(&many);
+    let mut away = pin!(tell_away(&orders.connection, |line| bar.suspend(|| eprintln!("{line}"))));
     let (mut interrupted, mut silent, mut heard) = (false, true, Instant::now());
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -105,12 +107,13 @@ pub(super) async fn send_all(
                         continue;
                     }
                 }
-                if silent && begun.elapsed() > SILENCE && !tally.pending.is_empty() {
+                if silent && begun.elapsed() > SILENCE && tally.sent > 0 && !tally.pending.is_empty() {
                     silent = false;
                     bar.suspend(|| eprintln!("enlist: no replica has begun yet (enlist run); still waiting"));
                 }
             }
             () = &mut stop, if !interrupted => interrupted = true,
+            never = &mut away => match never {},
         }
         bar.set_position((if wait { tally.ended } else { tally.sent }) as u64);
         bar.set_message(format!("{} sent", tally.sent));
@@ -209,7 +212,10 @@ fn tell(tally: &Tally, many: &Many<'_>, took: Duration, interrupted: bool, faile
         if !pending.is_empty() {
             words.push(format!("without an outcome yet {}", pending.len()));
         }
-        say(format_args!("{verb} {pool}: {} within {}", words.join(", "), span(took)));
+        // Nothing was sent, and why not is told below.
+        if !words.is_empty() {
+            say(format_args!("{verb} {pool}: {} within {}", words.join(", "), span(took)));
+        }
     }
     if let Some(error) = failed {
         eprintln!("enlist: {error}");

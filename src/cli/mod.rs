@@ -2,6 +2,7 @@
 
 mod adopt;
 mod auth;
+mod away;
 mod bench;
 mod check_config;
 mod dead;
@@ -21,6 +22,7 @@ mod pool;
 mod pools;
 mod provider_check;
 mod provision;
+mod room;
 mod run;
 mod send;
 mod show;
@@ -105,7 +107,9 @@ pub struct Cli {
 
 /// Flags of every verb.
 // The environment is read by the settings, not here: an empty variable counts as unset everywhere.
+// Below the verb's own: the help would mix them by their places.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every verb")]
 #[allow(clippy::doc_markdown, reason = "the help shows these lines as they stand")]
 pub struct GlobalArgs {
     /// Configuration file [env: ENLIST_CONFIG] [default: ./enlist.toml where it is there]
@@ -258,8 +262,13 @@ fn run(cli: &Cli) -> Exit {
             block_on(async { if demo_worker::run().await.is_ok() { Exit::Done } else { Exit::Unavailable } })
         }
         Verb::Healthcheck => match global.load_client() {
-            Ok(loaded) if block_on(healthcheck::run(loaded.config.http.listen)) => Exit::Done,
-            Ok(_) => Exit::Unavailable,
+            Ok(loaded) => match block_on(healthcheck::run(loaded.config.http.listen)) {
+                Ok(()) => Exit::Done,
+                Err(why) => {
+                    eprintln!("enlist: {why}");
+                    Exit::Unavailable
+                }
+            },
             Err(error) => mistaken(&error),
         },
     }

@@ -190,6 +190,11 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
+/// A moment for people, by their own clock.
+pub(super) fn at(time: jiff::Timestamp) -> String {
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
+}
+
 /// How long ago; nothing for what lies ahead, as where two clocks differ.
 pub(super) fn since(then: jiff::Timestamp, now: jiff::Timestamp) -> Duration {
     now.duration_since(then).try_into().unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Stdout, Write as _, stdout};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -18,6 +18,8 @@ use crate::wire::dead_letter::DeadLetter;
 pub(super) struct Page {
     out: Stdout,
     unread: AtomicBool,
+    /// Of the longest name so far: what comes below it stands in line with it.
+    width: AtomicUsize,
     colour: bool,
     zone: TimeZone,
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
@@ -66,6 +68,7 @@ impl Page {
         Self {
             out: stdout(),
             unread: AtomicBool::new(false),
+            width: AtomicUsize::new(16),
             colour,
             zone: TimeZone::system(),
             workers: BTreeMap::new(),
@@ -133,7 +136,9 @@ impl Page {
         let (dim, on, off) = if self.colour { ("\x1b[2m", tone.code(), "\x1b[0m") } else { ("", "", "") };
         // What others wrote must not reach the terminal as it is.
         let (whom, what) = (cut(whom, 80), cut(what, 400));
-        self.say(format!("  {dim}{time}{off}  {whom:<16}  {on}{state:<19}{off}  {what}"));
+        let length = whom.chars().count();
+        let width = self.width.fetch_max(length, Ordering::Relaxed).max(length);
+        self.say(format!("  {dim}{time}{off}  {whom:<width$}  {on}{state:<19}{off}  {what}"));
     }
 
     /// Every worker that has been seen, one a line.

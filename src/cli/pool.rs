@@ -1,10 +1,12 @@
 //! `enlist pool`: the size that a pool is to hold, and the way there.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::away::tell_away;
 use super::orders::{self, LOOK_EVERY, Order, Told};
 use super::page::Page;
 use super::pools::journal;
@@ -30,6 +32,9 @@ pub(super) struct PoolArgs {
     #[command(flatten)]
     send: SendArgs,
 }
+
+/// A pool that is on its way to its size tells of it; one whose sweep is frozen, say, does not.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// How a command for a size has ended.
 #[derive(Debug, PartialEq)]
@@ -61,18 +66,29 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
     let (place, journal) = (stored.sequence, journal(config, &orders));
     let (mut looks, hint) = (interval(LOOK_EVERY), sleep_until(Instant::now() + SILENCE));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tokio::pin!(hint);
+    let quiet = sleep_until(Instant::now() + QUIET);
+    tokio::pin!(hint, quiet);
     // A look takes long where the broker is away, and whoever waits no longer does not wait for that either.
     let waited = async {
-        let mut begun = false;
+        let (mut begun, mut hinted) = (false, false);
         loop {
             let told = tokio::select! {
+                // What came during a long look comes before the hints.
+                biased;
                 told = news.next() => told.ok_or_else(|| anyhow::anyhow!("the connection was closed before the outcome was known"))?,
                 _ = looks.tick() => match look(&journal, &order, place).await {
                     Some(End::Sized(record)) => Told::Pool(Box::new(record)),
                     Some(End::Overtaken(by)) => return Ok(overtaken(&mut page, &order, by)),
                     None => continue,
                 },
+                () = &mut quiet, if begun && !hinted => {
+                    hinted = true;
+                    eprintln!(
+                        "enlist: no news of it for {} s; `enlist sweep {pool} --dry-run` shows what holds it back",
+                        QUIET.as_secs()
+                    );
+                    continue;
+                }
                 () = &mut hint, if !begun => {
                     begun = true;
                     eprintln!("enlist: no replica has begun with it yet (enlist run); still waiting");
@@ -82,6 +98,7 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
             if !told.concerns(&order) {
                 continue;
             }
+            quiet.as_mut().reset(Instant::now() + QUIET);
             page.told(&told);
             if told.ends(&order) {
                 return Ok(matches!(told, Told::Pool(_)));
@@ -99,6 +116,7 @@ async fn size(config: &Config, args: &PoolArgs) -> anyhow::Result<bool> {
             eprintln!("{}", left(&order));
             Ok(false)
         }
+        never = tell_away(&orders.connection, |line| eprintln!("{line}")) => match never {},
     }
 }
 

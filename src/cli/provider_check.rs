@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Exit, ended};
 use crate::bus::connection;
-use crate::config::{Config, ExternalConfig};
+use crate::config::{Config, ExternalConfig, SUBJECT, is_subject};
 use crate::domain::{Pool, WorkerSpec};
 use crate::provider::external::conformance::Kit;
 
@@ -15,9 +15,10 @@ use crate::provider::external::conformance::Kit;
 #[derive(Args)]
 pub(super) struct ProviderCheckArgs {
     /// The provider's name
+    #[arg(value_parser = provider)]
     name: Pool,
     /// What stands before its name in its subjects
-    #[arg(long, value_name = "SUBJECT", default_value = "provider")]
+    #[arg(long, value_name = "SUBJECT", default_value = "provider", value_parser = subject)]
     subject_prefix: String,
     /// Image of what is made, for a provider that needs one
     #[arg(long, value_name = "IMAGE")]
@@ -28,6 +29,15 @@ pub(super) struct ProviderCheckArgs {
     /// What is made: it has to run until it is removed
     #[arg(value_name = "COMMAND", last = true, default_values = ["sleep", "600"])]
     command: Vec<String>,
+}
+
+/// Of the form of a pool's name, and no pool.
+fn provider(text: &str) -> Result<Pool, String> {
+    Pool::new(text).map_err(|error| format!("a provider's name is of the form {}", error.expected))
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    if is_subject(text) { Ok(text.to_owned()) } else { Err(format!("expected {SUBJECT}")) }
 }
 
 /// Prints a line a check; 1 where one is broken.
@@ -52,4 +62,24 @@ async fn check(config: &Config, args: &ProviderCheckArgs) -> anyhow::Result<bool
     // A reader that has gone away is no failure.
     let _ = writeln!(std::io::stdout(), "{report}");
     Ok(report.passed())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        _args: super::ProviderCheckArgs,
+    }
+
+    #[test]
+    fn a_name_that_no_provider_can_have_is_not_called_a_pool_s() {
+        let told = |args: &[&str]| Line::try_parse_from(args).err().unwrap().to_string();
+        let name = told(&["check", "bad name.>"]);
+        assert!(name.contains("a provider's name is of the form [a-z0-9]") && !name.contains("pool"), "{name}");
+        let prefix = told(&["check", "good", "--subject-prefix", "bad.>"]);
+        assert!(prefix.contains("expected a subject without blanks"), "{prefix}");
+    }
 }

@@ -16,13 +16,13 @@ use crate::wire::command::ProvisionCommand;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  enlist provision demo                                        a worker; its id is derived from the command's
-  enlist provision demo --id ada --wait                        one with a name of its own, waited for
-  enlist provision demo --set env.MODE=fast --set cpus=2       with overrides that the pool allows
+  enlist provision demo                                   named by its command
+  enlist provision demo --id ada --wait                   named, and waited for
+  enlist provision demo --set env.MODE=fast --set cpus=2  if it is allowed
   enlist provision demo --set 'command=[\"sleep\",\"60\"]'
-  enlist provision load --count 1000 --wait                    a thousand
+  enlist provision load --count 1000 --wait               a thousand
 
-Keys of --set: image, command (a JSON array), env.NAME, labels.NAME, cpus, memory_mb, gpus, registration.enabled,
+Keys of --set: image, command (a JSON array), env.NAME, labels.NAME, cpus, memory_mb, gpus, registration.enabled, \
 registration.max_retries, registration.timeout_ms. What the pool's `allow` does not list is refused as not_allowed.")]
 pub(super) struct ProvisionArgs {
     /// The pool

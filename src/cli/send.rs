@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::timeout;
 
+use super::away::tell_away;
 use super::orders::{Order, Orders, Told};
 use super::page::Page;
 use super::{Misused, told_to_stop};
@@ -121,6 +122,7 @@ pub(super) async fn send(orders: &Orders, order: &Order, wait: bool) -> anyhow::
             eprintln!("{}", left(order));
             return Ok(false);
         }
+        never = tell_away(&orders.connection, |line| eprintln!("{line}")) => match never {},
     };
     match told {
         Some(told) => Ok(is_good(order.verb, &told)),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Exit;
 use super::orders::{self, no_fleet, view};
-use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, span};
+use super::output::{Format, OutputArgs, Sheet, at, print_json, printed, say, since, span};
 use super::page::{self, what};
 use crate::bus::view::{Record, Seen};
 use crate::config::Config;
@@ -98,8 +98,6 @@ fn event(seen: &Seen) -> Option<Event<'_>> {
 }
 
 fn facts(worker: &Worker, now: Timestamp) -> Vec<(&'static str, String)> {
-    let zone = TimeZone::system();
-    let at = |time: Timestamp| time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string();
     let offers = &worker.capabilities;
     let numbers = [
         offers.cpus.map(|cpus| format!("{cpus} cpus")),

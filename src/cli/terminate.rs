@@ -27,9 +27,9 @@ enlist terminate [OPTIONS] <POOL> <WORKER>
 Examples:
   enlist terminate demo ada --wait
   enlist terminate demo ada --reason 'too old' --grace 1m
-  enlist terminate demo --label zone=a --yes --wait     all with a label
-  enlist terminate demo --state registration_failed     all that the scheduler has not accepted
-  enlist terminate demo --all                           every live worker, after a question
+  enlist terminate demo --label zone=a --yes --wait  all with a label
+  enlist terminate demo --state registration_failed  never accepted
+  enlist terminate demo --all                        all, after a question
 
 Where the pool holds a size, the next sweep makes others in their place: see `enlist pool`.")]
 pub(super) struct TerminateArgs {

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::ls::state;
 use super::orders::{self, Told, no_fleet, view};
-use super::output::{Format, print_json, printed};
+use super::output::{Format, printed};
 use super::page::Page;
+use super::room::{aside, room, write};
 use super::{Exit, told_to_stop};
 use crate::bus::feed::{Feed, Heard};
 use crate::bus::view::{Record, Seen};
@@ -75,34 +76,47 @@ async fn watch(config: &Config, args: &WatchArgs) -> anyhow::Result<bool> {
     let feed = Feed::begin(view(&orders), &orders.connection, &orders.requests, pool.clone(), *after);
     let mut feed = feed.await.map_err(|error| no_fleet(&orders, &error))?;
     let mut page = Page::new();
+    // What has been said, which a reader that does not keep up leaves behind what has been heard.
+    let mut said = feed.last();
     loop {
         let heard = tokio::select! {
             () = &mut stop => break,
             heard = feed.next() => heard,
         };
         match heard {
-            Some(Heard::Event(seen)) if wanted(&seen, state) => match output {
-                Format::Table => tell(&mut page, &seen),
-                Format::Json | Format::Ndjson => print(&seen)?,
-            },
-            Some(Heard::Event(_)) => {}
-            Some(Heard::Away) => eprintln!("enlist: the connection is down; it is being made anew"),
-            Some(Heard::Back) => eprintln!("enlist: the connection is up again"),
-            Some(Heard::Gap(error)) => {
-                eprintln!(
-                    "enlist: the log cannot be read, so what came while the connection was down is missing: {error}"
-                );
+            Some(Heard::Event(seen)) if wanted(&seen, state) => {
+                let saying = async {
+                    match output {
+                        Format::Table => {
+                            room().await;
+                            tell(&mut page, &seen);
+                            Ok(())
+                        }
+                        Format::Json | Format::Ndjson => print(&seen).await,
+                    }
+                };
+                tokio::select! {
+                    () = &mut stop => break,
+                    done = saying => done?,
+                }
             }
+            Some(Heard::Event(_)) => {}
+            Some(Heard::Away) => aside("enlist: the connection is down; it is being made anew"),
+            Some(Heard::Back) => aside("enlist: the connection is up again"),
+            Some(Heard::Gap(error)) => aside(format_args!(
+                "enlist: the log cannot be read, so what came while the connection was down is missing: {error}"
+            )),
             None => anyhow::bail!("the connection was closed"),
         }
+        said = feed.last();
         // As `head` does once it has what it wants.
         if page.is_unread() {
             break;
         }
     }
-    if let Some(last) = feed.last() {
+    if let Some(last) = said {
         let pool = pool.as_ref().map_or(String::new(), |pool| format!(" {pool}"));
-        eprintln!("enlist: seen up to event {last}; `enlist watch{pool} --after {last}` goes on from there");
+        aside(format_args!("enlist: seen up to event {last}; `enlist watch{pool} --after {last}` goes on from there"));
     }
     Ok(true)
 }
@@ -128,19 +142,26 @@ fn tell(page: &mut Page, seen: &Seen) {
         }
         Record::Pool(record) => page.told(&Told::Pool(record.clone())),
         Record::Unreadable(subject, why) => {
-            eprintln!("enlist: event {} on {subject} cannot be read: {why}", seen.sequence);
+            unreadable(seen, subject, why);
         }
     }
 }
 
-fn print(seen: &Seen) -> std::io::Result<()> {
+async fn print(seen: &Seen) -> std::io::Result<()> {
     let (worker, pool) = match &seen.record {
         Record::Worker(worker) => (Some(&**worker), None),
         Record::Pool(record) => (None, Some(&**record)),
         Record::Unreadable(subject, why) => {
-            eprintln!("enlist: event {} on {subject} cannot be read: {why}", seen.sequence);
+            unreadable(seen, subject, why);
             return Ok(());
         }
     };
-    print_json(&Line { sequence: seen.sequence, stored_at: seen.time, worker, pool }, Format::Ndjson)
+    let line = Line { sequence: seen.sequence, stored_at: seen.time, worker, pool };
+    let mut line = serde_json::to_vec(&line)?;
+    line.push(b'\n');
+    write(&line).await
+}
+
+fn unreadable(seen: &Seen, subject: &str, why: &str) {
+    aside(format_args!("enlist: event {} on {subject} cannot be read: {why}", seen.sequence));
 }

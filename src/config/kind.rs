@@ -194,12 +194,20 @@ pub(super) fn token<T: std::str::FromStr>(what: &'static str, pattern: &'static 
     }
 }
 
-/// A subject to publish to: tokens between dots, no blanks, no wildcards.
-pub(super) fn subject(raw: Raw<'_>) -> Parsed<String> {
+/// What [`is_subject`] asks for.
+pub(crate) const SUBJECT: &str = "a subject without blanks, wildcards (*, >) or empty tokens";
+
+/// Whether it can be published to: tokens between dots, no blanks, no wildcards.
+pub(crate) fn is_subject(text: &str) -> bool {
     let good = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>');
+    text.split('.').all(good) && !text.starts_with('$')
+}
+
+/// A subject to publish to.
+pub(super) fn subject(raw: Raw<'_>) -> Parsed<String> {
     match raw.text() {
-        Some(text) if text.split('.').all(good) && !text.starts_with('$') => Ok(text.to_owned()),
-        _ => raw.wrong("a subject without blanks, wildcards (*, >) or empty tokens"),
+        Some(text) if is_subject(text) => Ok(text.to_owned()),
+        _ => raw.wrong(SUBJECT),
     }
 }
 

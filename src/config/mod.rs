@@ -27,6 +27,7 @@ pub use env::{
     from_process, log_settings, span_export, tools,
 };
 pub(crate) use kind::is_token;
+pub(crate) use kind::{SUBJECT, is_subject};
 pub use load::{Loaded, load};
 pub use origin::{ConfigError, Mistake, Origin, Setting, Settings};
 

@@ -104,6 +104,16 @@ pub enum RegistrationError {
 }
 
 impl RegistrationError {
+    /// Whether it says nothing about the worker: whoever is offered next would fare the same.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Unavailable { .. } => true,
+            // A scheduler that answers, if only this one worker.
+            Self::Rejected { .. } | Self::Unreadable(_) => false,
+        }
+    }
+
     /// As it goes into the record.
     #[must_use]
     pub fn fault(&self) -> RegistrationFault {

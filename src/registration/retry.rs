@@ -43,7 +43,15 @@ pub struct Registered {
     /// Requests sent that count as tries.
     pub attempts: u32,
     /// Why the scheduler has not accepted it; `None` where it has.
-    pub fault: Option<RegistrationFault>,
+    pub error: Option<RegistrationError>,
+}
+
+impl Registered {
+    /// The error as it goes into the record.
+    #[must_use]
+    pub fn fault(&self) -> Option<RegistrationFault> {
+        self.error.as_ref().map(RegistrationError::fault)
+    }
 }
 
 /// How an unregistration ended. The worker goes in each case; only after `Done` has the scheduler let it go.
@@ -94,7 +102,7 @@ pub async fn register<R: Register>(
         request.expires_at = now().checked_add(wait).unwrap_or(Timestamp::MAX);
         let answer = ask(wait, port.register(&request)).await;
         on_attempt(&answer);
-        let Err(error) = answer else { return Registered { attempts: attempts + 1, fault: None } };
+        let Err(error) = answer else { return Registered { attempts: attempts + 1, error: None } };
         let pause = match &error {
             RegistrationError::Busy { retry_after } => Some((*retry_after).max(SHORTEST_BUSY)),
             RegistrationError::Rejected { .. } => {
@@ -108,7 +116,7 @@ pub async fn register<R: Register>(
         };
         match pause.filter(|pause| *pause < left(deadline)) {
             Some(pause) => sleep(pause).await,
-            None => return Registered { attempts, fault: Some(error.fault()) },
+            None => return Registered { attempts, error: Some(error) },
         }
     }
 }

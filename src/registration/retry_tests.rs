@@ -120,14 +120,14 @@ async fn unregistered(script: &Script, grace: Duration, force: bool) -> Unregist
     unregister(script, &request, TRY, PATIENCE, force, rand::random, |_| ()).await
 }
 
-fn code(ended: &Registered) -> &str {
-    &ended.fault.as_ref().unwrap().code
+fn code(ended: &Registered) -> String {
+    ended.fault().unwrap().code
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_scheduler_that_accepts_is_asked_once() {
     let script = Script::of([Answer::Yes]);
-    assert_eq!(registered(&script, 3, 30).await, Registered { attempts: 1, fault: None });
+    assert_eq!(registered(&script, 3, 30).await, Registered { attempts: 1, error: None });
     let asked = script.registers.lock().unwrap();
     assert_eq!(asked.len(), 1);
     assert_eq!((asked[0].1.epoch, asked[0].1.rev, asked[0].1.attempt), (3, 2, 1));
@@ -138,8 +138,8 @@ async fn a_scheduler_that_accepts_is_asked_once() {
 async fn a_scheduler_that_is_away_is_tried_once_and_max_retries_more() {
     let script = Script::of([Answer::Nobody]);
     let ended = registered(&script, 3, 30).await;
-    assert_eq!((ended.attempts, code(&ended)), (4, "no_responders"));
-    assert!(!ended.fault.unwrap().critical, "the sweep goes on trying");
+    assert_eq!((ended.attempts, code(&ended).as_str()), (4, "no_responders"));
+    assert!(!ended.fault().unwrap().critical, "the sweep goes on trying");
     assert_eq!(script.numbers(), [1, 2, 3, 4]);
     assert!(script.elapsed() <= Duration::from_millis(100 + 200 + 400 + 10), "{:?}", script.elapsed());
 }
@@ -147,21 +147,21 @@ async fn a_scheduler_that_is_away_is_tried_once_and_max_retries_more() {
 #[tokio::test(start_paused = true)]
 async fn a_later_try_that_succeeds_is_a_success_and_says_how_many_it_took() {
     let script = Script::of([Answer::Nobody, Answer::Garbled, Answer::Yes]);
-    assert_eq!(registered(&script, 3, 30).await, Registered { attempts: 3, fault: None });
+    assert_eq!(registered(&script, 3, 30).await, Registered { attempts: 3, error: None });
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_ends_it_at_once_and_is_critical() {
     let script = Script::of([Answer::Nobody, Answer::Refused, Answer::Yes]);
     let ended = registered(&script, 3, 30).await;
-    assert_eq!((ended.attempts, code(&ended)), (2, "banned"));
-    assert!(ended.fault.unwrap().critical);
+    assert_eq!((ended.attempts, code(&ended).as_str()), (2, "banned"));
+    assert!(ended.fault().unwrap().critical);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_scheduler_is_waited_for_and_not_counted() {
     let script = Script::of([Answer::Busy(2_000), Answer::Busy(3_000), Answer::Yes]);
-    assert_eq!(registered(&script, 0, 30).await, Registered { attempts: 1, fault: None });
+    assert_eq!(registered(&script, 0, 30).await, Registered { attempts: 1, error: None });
     assert_eq!(script.numbers(), [1, 1, 1]);
     assert_eq!(script.registers.lock().unwrap()[2].0.as_secs(), 5);
 }
@@ -170,7 +170,7 @@ async fn a_busy_scheduler_is_waited_for_and_not_counted() {
 async fn a_busy_scheduler_that_says_no_time_is_not_asked_in_a_hot_loop() {
     let script = Script::of([Answer::Busy(0)]);
     let ended = registered(&script, 3, 1).await;
-    assert_eq!((ended.attempts, code(&ended)), (0, "busy"));
+    assert_eq!((ended.attempts, code(&ended).as_str()), (0, "busy"));
     assert!(script.numbers().len() <= 20, "{}", script.numbers().len());
 }
 
@@ -185,7 +185,7 @@ async fn a_wait_beyond_the_time_out_is_not_begun() {
 async fn a_silent_scheduler_costs_a_try_its_time_out_and_all_tries_together_theirs() {
     let script = Script::of([Answer::Silent]);
     let ended = registered(&script, 100, 12).await;
-    assert_eq!((ended.attempts, code(&ended)), (3, "timeout"));
+    assert_eq!((ended.attempts, code(&ended).as_str()), (3, "timeout"));
     assert!((Duration::from_millis(11_990)..Duration::from_millis(12_010)).contains(&script.elapsed()));
     // The third try has what is left and no more, and tells the scheduler so.
     let asked = script.registers.lock().unwrap();
@@ -216,7 +216,7 @@ async fn both_can_be_spawned() {
     let script = std::sync::Arc::new(Script::of([Answer::Yes]));
     let task = tokio::spawn(async move {
         let ended = registered(&script, 3, 30).await;
-        (ended.fault, unregistered(&script, PATIENCE, false).await)
+        (ended.fault(), unregistered(&script, PATIENCE, false).await)
     });
     assert_eq!(task.await.unwrap(), (None, Unregistered::Done));
 }
@@ -297,4 +297,13 @@ fn pauses_double_from_100_ms_to_30_s_and_start_anywhere_from_nothing() {
         assert!(shortest < window.mul_f64(0.1), "{shortest:?} of {window:?}");
         window = (window * 2).min(Duration::from_secs(30));
     }
+}
+
+#[test]
+fn a_refusal_under_a_code_of_ours_is_no_absence() {
+    let refused = RegistrationError::Rejected { code: "busy".to_owned(), message: "not you".to_owned() };
+    assert_eq!(refused.fault().code, "busy");
+    assert!(!refused.is_away(), "who comes next may be accepted");
+    assert!(RegistrationError::Busy { retry_after: Duration::ZERO }.is_away());
+    assert!(RegistrationError::Unavailable { code: "timeout", message: String::new() }.is_away());
 }

@@ -1,6 +1,6 @@
 //! Rebuilding records from what the provider says of its instances, after the log was lost or put back to an older copy.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use super::hold::Hold;
 use super::sweep::{Count, Known, Records, SchedulerList, SweepError, SweepPoolConfig};
@@ -19,6 +19,9 @@ pub struct Adoptions {
     /// The pool's size before and after: an older copy of the log has an older size, and the next sweep would end what is
     /// above it.
     pub raised: Option<(u32, u32)>,
+    /// What the scheduler said. Without its list an epoch is above what the instance tells, and perhaps not above what the
+    /// scheduler has seen.
+    pub scheduler: SchedulerList,
 }
 
 /// An instance that has no record, and what became of it.
@@ -40,10 +43,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
     /// alone, and what was only claimed is finished by the sweep.
     pub async fn adopt(&self, config: &SweepPoolConfig, dry_run: bool) -> Result<Adoptions, SweepError> {
         let mut instances = self.list_instances(&config.pool).await?;
-        let listed = match self.list_scheduler(&config.pool).await {
-            SchedulerList::Of(listed) => listed,
-            SchedulerList::None | SchedulerList::Away(_) => BTreeMap::new(),
-        };
+        let scheduler = self.list_scheduler(&config.pool).await;
         let listed_by_provider: HashSet<&WorkerId> = instances.iter().map(|instance| &instance.key.worker_id).collect();
         let of_use = |worker_id: &WorkerId, known: &Known| {
             (known.is_live() || listed_by_provider.contains(worker_id)).then(Vec::new)
@@ -65,7 +65,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         };
         let mut workers = Vec::new();
         for instance in instances {
-            let epoch = Self::epoch_above(&instance, &listed);
+            let epoch = epoch_above(&instance, &scheduler);
             let adopted = if dry_run {
                 None
             } else {
@@ -76,7 +76,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         if raised.is_some() && !dry_run {
             self.settle_size(&config.pool).await;
         }
-        Ok(Adoptions { workers, raised })
+        Ok(Adoptions { workers, raised, scheduler })
     }
 
     /// Says that the raised size is there. If it cannot be said, the size is held all the same.
@@ -101,11 +101,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         self.journal.append_pool(&raised, sequence, &self.writer(None)).await.map(|_| ())
     }
 
-    /// Above all that the scheduler can have seen of the worker: it ignores what is below.
-    fn epoch_above(instance: &Instance, listed: &BTreeMap<WorkerId, u64>) -> u64 {
-        instance.epoch.max(listed.get(&instance.key.worker_id).copied().unwrap_or(0)).saturating_add(1)
-    }
-
     async fn adopt_one(&self, config: &SweepPoolConfig, instance: &Instance, epoch: u64) -> Result<Worker, Stop> {
         let wanted = config.registration.enabled && self.registration.is_some();
         let claim = self.claim_of(instance, &config.spec, wanted);
@@ -121,4 +116,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         self.outcome(&mut hold, told).await?;
         Ok(hold.into_worker())
     }
+}
+
+/// Above all that the scheduler can have seen of the worker, as far as it tells: it ignores what is below.
+fn epoch_above(instance: &Instance, scheduler: &SchedulerList) -> u64 {
+    let listed = match scheduler {
+        SchedulerList::Of(listed) => listed.get(&instance.key.worker_id).copied(),
+        SchedulerList::None | SchedulerList::Away(_) => None,
+    };
+    instance.epoch.max(listed.unwrap_or(0)).saturating_add(1)
 }

@@ -103,7 +103,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Writes the outcome; with registration off it is `provisioned`, which stands already.
     pub(super) async fn outcome(&self, hold: &mut Hold, told: Option<Registered>) -> Result<(), Stop> {
-        if let Some(Registered { attempts, fault }) = told {
+        if let Some(told) = told {
+            let (attempts, fault) = (told.attempts, told.fault());
             crash::point(CrashPoint::Registered);
             let step = match fault.clone().filter(|_| !mutant::on(Mutant::AlwaysRegistered)) {
                 None => Step::Registered { attempts },

@@ -54,7 +54,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
     /// Tells the scheduler that the worker is there, as often as the settings say.
     pub(super) async fn register(&self, request: RegisterWorker, config: &RegistrationConfig) -> Registered {
-        let Some(port) = &self.registration else { return Registered { attempts: 0, fault: None } };
+        let Some(port) = &self.registration else { return Registered { attempts: 0, error: None } };
         let (signals, worker_id) = (self.signals(&request.pool), request.worker_id.clone());
         let port = Fenced::new(port, &self.journal);
         let begun = tokio::time::Instant::now();

@@ -24,8 +24,9 @@ pub enum LogFormat {
 
 /// The filter of those who serve: their own at `info`, the client's at `warn`.
 pub const USUAL_LOG: &str = "info,async_nats=warn";
-/// The filter of those who answer a person at once: only what needs one.
-pub const QUIET_LOG: &str = "warn,async_nats=error";
+/// The filter of those who answer a person at once: only what needs one. They tell of the connection, and of what the server
+/// does not permit, in plain words.
+pub const QUIET_LOG: &str = "warn,async_nats=error,enlist::link=error";
 
 /// Keeps the export of spans up, where there is one.
 #[must_use = "spans that are not sent yet are lost without its end"]

@@ -42,15 +42,19 @@ impl Worker {
         Self { tasks: TaskTracker::new(), stop: CancellationToken::new(), abandon: CancellationToken::new(), watch }
     }
 
-    /// Stops pulling, waits up to `patience` for what is in hand, and gives the rest back to the queue at once. What is
-    /// cut off half-way is where a crash would have left it, and is taken over like one.
+    /// Stops pulling, and waits up to `patience` for what is in hand.
     pub async fn drain(&self, patience: Duration) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.tasks.len(), "the drain is over; what is left goes back to its queue");
-            self.abandon.cancel();
-            self.tasks.wait().await;
         }
+    }
+
+    /// Gives what is still in hand back to the queue. What is cut off half-way is where a crash would have left it, and is
+    /// taken over like one.
+    pub async fn give_back(&self) {
+        self.abandon.cancel();
+        self.tasks.wait().await;
     }
 }

@@ -140,6 +140,25 @@ async fn an_instance_that_the_log_has_lost_is_adopted() {
 }
 
 #[tokio::test]
+async fn who_adopts_is_told_that_the_scheduler_does_not_say_whom_it_has() {
+    let world = pool_of(&["w-1"]).await;
+    let list = world.scheduler.list_in_riddles().await;
+    let (code, said) = world.enlist(&["adopt"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("load: the scheduler's list could not be had: the scheduler's reply cannot"), "{said}");
+    assert!(said.ends_with("\nload: every instance has a record (null)\n"), "{said}");
+
+    world.forget("*").await;
+    for (args, end) in [(&["adopt", "--dry-run"][..], "load: 1 without a record"), (&["adopt"], "load: 1 adopted\n")] {
+        let (code, said) = world.enlist(args).await;
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        assert!(said.contains("could not be had") && said.contains("perhaps not above what the scheduler"), "{said}");
+        assert!(said.contains(end), "{args:?}: {said}");
+    }
+    list.abort();
+}
+
+#[tokio::test]
 async fn a_size_is_waited_for() {
     let world = pool_of(&["w-1"]).await;
     let _replica = world.replica().await;
@@ -184,9 +203,10 @@ async fn who_waits_for_a_size_and_then_no_longer_is_told_so_though_the_broker_is
     let replica = world.replica().await;
     let mut waiting = world.verb(&["pool", "load", "3", "--command-id", "three", "--wait"]);
     waiting.line("sizing").await;
+    waiting.line("no news of it for 10 s; `enlist sweep load --dry-run`").await;
     world.broker.stop().await;
     // It looks again and again, and now it looks in vain.
-    waiting.lines_with("client error", 5).await;
+    waiting.line("enlist: the connection is down and is being made anew; still waiting").await;
     waiting.terminate();
     let (code, said) = timeout(Duration::from_secs(4), waiting.exit()).await.expect("an end at once");
     assert!(

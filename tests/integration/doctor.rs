@@ -139,6 +139,9 @@ async fn a_replica_is_drained_by_its_id() {
     assert_eq!(replicas.as_array().unwrap().len(), 1, "those of other fleets on the broker are not told: {said:?}");
     assert_eq!(replicas[0]["metadata"]["pools"], "load");
     let id = replicas[0]["id"].as_str().unwrap();
+    // As of a variable that is not set: it would mean the one replica that there is.
+    let said = world.run(&["drain", ""]).await;
+    assert!(said.code == Some(64) && said.err.contains("a value is required for '[REPLICA]'"), "{said:?}");
     let said = world.run(&["drain", "nobody"]).await;
     assert!(said.code == Some(1) && said.err.contains("`enlist drain` lists them"), "{said:?}");
     let said = world.run(&["drain", &id[..8], "--wait"]).await;

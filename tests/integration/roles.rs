@@ -92,10 +92,18 @@ impl Guarded {
 
     /// A verb as a role runs it: it has to succeed, and the server has nothing to complain about.
     async fn done(&self, role: &str, args: &[&str]) -> String {
-        let (code, said) = timeout(2 * PATIENCE, says(&self.settings(), self.env(role), args)).await.expect("an end");
+        let mut env = self.env(role);
+        // With what a verb keeps to itself, or tells in words of its own.
+        env.insert("ENLIST_LOG".to_owned(), "warn,async_nats=error".to_owned());
+        let (code, said) = timeout(2 * PATIENCE, says(&self.settings(), env, args)).await.expect("an end");
         assert_eq!(code, Some(0), "{role} {args:?}: {said}");
         assert!(!said.contains("ermission"), "{role} {args:?}: {said}");
         said
+    }
+
+    /// A verb as a role runs it that may not: its exit code, and what it has said.
+    async fn tries(&self, role: &str, args: &[&str]) -> (Option<i32>, String) {
+        timeout(PATIENCE, says(&self.settings(), self.env(role), args)).await.expect("an end")
     }
 
     async fn client(&self, role: &str) -> Role {
@@ -330,10 +338,22 @@ async fn reads_nothing_and_is_told_why(guarded: &Guarded) {
         ("scheduler", &["watch", "load"], "enlist.events.load.*.*"),
     ];
     for (role, args, subject) in refused {
-        let (code, said) = timeout(PATIENCE, says(&guarded.settings(), guarded.env(role), args)).await.expect("an end");
+        let (code, said) = guarded.tries(role, args).await;
         let (told, doctor) = (format!("\"{subject}\""), "`enlist doctor`");
         assert!(code == Some(1) && said.contains(&told) && said.contains(doctor), "{role} {args:?}: {said}");
         assert!(!said.contains("POOL") && !said.contains("in time"), "{role} {args:?}: {said}");
+    }
+}
+
+/// What the server says against it stands in words of ours alone, and against a thousand commands as against one.
+async fn sends_nothing_and_is_told_why(guarded: &Guarded) {
+    for count in ["1", "9"] {
+        let args = ["provision", "other", "--count", count, "--wait"];
+        let (code, said) = guarded.tries("publisher-load", &args).await;
+        let why = "and has complained: nats: Permissions Violation for Publish to \"enlist.cmd.other.provision\"";
+        assert!(code == Some(1) && said.contains(why), "{args:?}: {said}");
+        assert!(!said.contains('{') && !said.contains("no replica has begun"), "{args:?}: {said}");
+        assert!(said.matches("the broker complains: ").count() <= 5, "{args:?}: {said}");
     }
 }
 
@@ -343,6 +363,7 @@ async fn what_is_not_a_role_s_work_is_refused() {
     let mut replica = Child::spawn(&guarded.settings(), guarded.env("replica"));
     replica.line("taking commands").await;
     reads_nothing_and_is_told_why(&guarded).await;
+    sends_nothing_and_is_told_why(&guarded).await;
 
     let everybody_else = ["publisher-load", "subscriber", "scheduler", "operator", "provider-made"];
     for name in everybody_else {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::secure::Authority;
-use crate::world::{PATIENCE, World, page, provision};
+use crate::world::{PATIENCE, World, page, provision, terminate};
 
 /// In every secret, and in nothing else.
 const CANARY: &str = "cAnArY";
@@ -224,6 +224,9 @@ async fn no_worker_s_secret_is_anywhere_but_in_the_worker() {
     has_none("check-config", &shown.1.replace("[\"run\", \"cAnArY-argument\"]", ""));
     let worker = world.instances("work").await.pop().unwrap();
     has_none("an instance's record", &format!("{worker:?}"));
+    // Its process would outlive the test.
+    world.send("work", &terminate("end", "w-ok")).await;
+    world.reaches("w-ok", "terminated").await;
     has_none("the log", &replica.end().await.join("\n"));
 }
 

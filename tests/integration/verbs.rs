@@ -1,6 +1,11 @@
 //! The verbs that read the fleet, and those that send commands, run as a person or a script runs them.
 
+use std::io::Read as _;
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::world::{LOAD, World, provision, terminate};
 
@@ -119,6 +124,59 @@ async fn a_verb_that_nobody_reads_any_more_ends_without_a_fuss() {
     replica.drain().await;
 }
 
+/// A pager that is left open, say: what was read of the log has no room to go.
+#[tokio::test]
+async fn a_watch_whose_reader_does_not_read_ends_when_it_is_told_to() {
+    let world = World::new(&format!("{BY_HAND}{LOAD}")).await;
+    let _replica = world.replica().await;
+    let said = world.run(&["provision", "load", "--count", "300", "--wait"]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // Of the 16 pages of a pipe the last is begun when nothing more has room, and each has an end too short for a line.
+    for (form, much) in [("table", 58_000), ("ndjson", 48_000)] {
+        let args = ["watch", "--after", "0", "-o", form];
+        let (mut watch, mut out) = world.unread(&args);
+        let full = || rustix::io::ioctl_fionread(&out).is_ok_and(|held| held > much);
+        world.until("the pipe to be full", async || full().then_some(())).await;
+        let pid = watch.id().and_then(|id| rustix::process::Pid::from_raw(id.try_into().unwrap())).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let ends = timeout(Duration::from_secs(60), watch.wait()).await.expect("an end").unwrap();
+        let mut err = String::new();
+        watch.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+        assert!(ends.success(), "{ends}: {err}");
+        let last = err.split_once("seen up to event ").unwrap().1.split(';').next().unwrap().to_owned();
+
+        let mut said = String::new();
+        out.read_to_string(&mut said).unwrap();
+        assert!(said.ends_with('\n') && said.lines().count() < 900, "whole lines, and no more than there was room for");
+        assert_eq!(last, said.lines().count().to_string(), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_told_in_plain_words_that_the_broker_is_away() {
+    let world = World::alone(&format!("{BY_HAND}{LOAD}delay = \"1h\"\n")).await;
+    let replica = world.replica().await;
+    let mut waiting = [
+        world.verb(&["provision", "load", "--command-id", "one", "--wait"]),
+        world.verb(&["provision", "load", "--count", "2", "--command-id", "many", "--wait"]),
+        world.verb(&["pool", "load", "9", "--command-id", "size", "--wait"]),
+    ];
+    world.until("all of it to be begun", async || (world.live().await.len() >= 9).then_some(())).await;
+    world.broker.kill().await;
+    for verb in &mut waiting {
+        verb.line("enlist: the connection is down and is being made anew; still waiting: ").await;
+    }
+    world.broker.start_again().await;
+    for mut verb in waiting {
+        verb.line("enlist: the connection is up again").await;
+        verb.terminate();
+        let (code, said) = verb.exit().await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(!said.contains('{'), "a person is told, and no program:\n{said}");
+    }
+    drop(replica);
+}
+
 #[tokio::test]
 async fn a_watch_misses_nothing_while_its_broker_is_away() {
     let world = World::alone(&format!("{BY_HAND}{LOAD}")).await;
@@ -172,8 +230,11 @@ async fn overrides_are_typed_and_mistakes_in_them_are_told_before_anything_is_se
     }
     let said = world.run(&["pool", "load", "1000001"]).await;
     assert!(said.code == Some(64) && said.err.contains("`size`: found 1000001"), "{said:?}");
-    let said = world.run(&["provision", "nowhere"]).await;
-    assert!(said.code == Some(1) && said.err.contains("no pool nowhere is served"), "{said:?}");
+    for args in [&["provision", "nowhere"][..], &["provision", "nowhere", "--count", "2", "--wait"]] {
+        let said = world.run(args).await;
+        assert!(said.code == Some(1) && said.err.contains("no pool nowhere is served"), "{said:?}");
+        assert!(!said.out.contains("within"), "nothing was waited for: {said:?}");
+    }
 }
 
 #[tokio::test]

@@ -195,6 +195,11 @@ impl World {
         child::run_unread(&self.config_file(), self.env(), args).await
     }
 
+    /// A verb whose standard output nobody reads yet.
+    pub(crate) fn unread(&self, args: &[&str]) -> (tokio::process::Child, std::io::PipeReader) {
+        child::spawn_unread(&self.config_file(), self.env(), args)
+    }
+
     /// The same, with a death at a point.
     #[cfg(feature = "crash-points")]
     pub(crate) async fn run_to(&self, point: enlist::crash::CrashPoint, args: &[&str]) -> Said {

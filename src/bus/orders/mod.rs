@@ -193,16 +193,17 @@ impl Orders {
         let subject = self.subjects.command(&order.pool, order.verb);
         let begun = Instant::now();
         let (id, trace) = (order.command_id.as_str(), order.trace.as_ref());
-        let put = commands::put(&self.requests, subject.clone(), id, order.body.clone(), trace).await;
-        match put {
+        let put = commands::put(&self.requests, subject.clone(), id, order.body.clone(), trace);
+        // A server that says no says it to the connection, and the command itself is never answered.
+        let put = self.connection.unless_refused(begun, &[&subject], put).await;
+        match put.map_err(|complaint| NotTaken::NotPermitted(cut(&complaint, 300)))? {
             Ok(stored) => Ok(stored),
             Err(PutError::Request(RequestError::NoResponders)) => Err(NotTaken::NoPool {
                 pool: order.pool.clone(),
                 prefix: self.subjects.prefix().clone(),
                 url: self.url.clone(),
             }),
-            // A server that says no says it to the connection, and the command itself is never answered.
-            Err(PutError::Request(error)) => match self.refused_since(begun, &subject) {
+            Err(PutError::Request(error)) => match self.unheard() {
                 Some(complaint) => Err(NotTaken::NotPermitted(cut(&complaint, 300))),
                 None => Err(error.into()),
             },
@@ -210,11 +211,9 @@ impl Orders {
         }
     }
 
-    /// What the server has said against a request on this subject, or, whenever that was, against our hearing any answer.
-    fn refused_since(&self, begun: Instant, subject: &str) -> Option<String> {
-        let now = self.connection.complaint_since(begun).filter(|complaint| complaint.contains(subject));
-        let unheard = || self.connection.complaint().filter(|complaint| complaint.contains(self.requests.inbox()));
-        now.or_else(unheard)
+    /// What the server has said, whenever that was, against our hearing any answer.
+    fn unheard(&self) -> Option<String> {
+        self.connection.complaint().filter(|complaint| complaint.contains(self.requests.inbox()))
     }
 
     /// Waits for what becomes of an order that was sent after `news` was subscribed to, handing on all that it

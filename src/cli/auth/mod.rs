@@ -40,7 +40,7 @@ enum AuthVerb {
 /// Arguments of `auth init`.
 #[derive(Args)]
 struct InitArgs {
-    /// Folder to make; one that has something in it is left alone
+    /// Folder to make, with those above it that are missing; one that has something in it is left alone
     #[arg(long, value_name = "PATH", default_value = "enlist-auth")]
     dir: PathBuf,
     /// Where the server is to listen
@@ -78,6 +78,9 @@ fn key() -> anyhow::Result<KeyPair> {
 fn write(dir: &Path, files: &[(String, String, u32)]) -> anyhow::Result<()> {
     let name = dir.file_name().context("--dir has no name of its own")?.to_string_lossy();
     let new = dir.with_file_name(format!(".{name}.new-{}", std::process::id()));
+    // They hold no secret, and stay if the rest comes to nothing.
+    let above = dir.parent().unwrap_or(dir);
+    fs::create_dir_all(above).with_context(|| format!("cannot make {}", above.display()))?;
     let filled = fill(&new, files).with_context(|| format!("cannot write {}", new.display()));
     let done = filled.and_then(|()| match fs::rename(&new, dir) {
         Ok(()) => Ok(()),
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn secrets_are_for_their_owner_and_nothing_is_overwritten() {
         let home = tempfile::tempdir().unwrap();
-        let dir = home.path().join("auth");
+        let dir = home.path().join("not/there/yet/auth");
         let files = [("a.nk".to_owned(), "seed".to_owned(), SECRET)];
         write(&dir, &files).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -145,8 +148,9 @@ mod tests {
         let error = write(&dir, &other).unwrap_err().to_string();
         assert!(error.contains("nothing is overwritten"), "{error}");
         assert_eq!(fs::read_to_string(dir.join("a.nk")).unwrap(), "seed");
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing half-written is left");
+        assert_eq!(fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1, "nothing half-written is left");
     }
+
     #[test]
     fn a_path_of_any_signs_comes_back_from_a_shell_as_it_was() {
         assert_eq!(in_a_shell("/srv/enlist-auth/nats-server.conf"), "/srv/enlist-auth/nats-server.conf");

@@ -129,7 +129,7 @@ impl<'a> Fleet<'a> {
         let queues: Vec<String> = config.pools.keys().map(|pool| subjects.command_stream(pool)).collect();
         let scheduler = &config.scheduler;
         let mut role = Role::new("replica", "takes commands, writes the log")
-            .may_publish([format!("{prefix}.log.>"), format!("{prefix}.dead.>")])
+            .may_publish([format!("{prefix}.log.>"), subjects.dead_below(">")])
             .may_publish([&scheduler.register, &scheduler.unregister, &scheduler.list])
             .may_publish(self.providers.values().flatten().map(String::as_str))
             .may_publish([events.as_str(), &view, &dead].iter().flat_map(|stream| self.reading(stream)))
@@ -158,7 +158,7 @@ impl<'a> Fleet<'a> {
                 )
                 .may_publish([self.api("CONSUMER.CREATE", &format!("{queue}.>")), format!("$JS.ACK.{queue}.>")]);
         }
-        role.may_subscribe([format!("{prefix}.events.>"), format!("{prefix}.dead.>")])
+        role.may_subscribe([format!("{prefix}.events.>"), subjects.dead_below(">")])
             .may_subscribe(["$SRV.>".to_owned(), format!("{prefix}.srv.>")])
             .may_answer(Answers::Once)
     }
@@ -172,7 +172,7 @@ impl<'a> Fleet<'a> {
             .may_publish([format!("{prefix}.srv.provision.{pool}"), format!("{prefix}.srv.terminate.{pool}")])
             .may_publish([
                 self.api("DIRECT.GET", &format!("{}.{view}", subjects.view_stream())),
-                self.api("DIRECT.GET", &format!("{}.{prefix}.dead.{pool}.>", subjects.dead_stream())),
+                self.api("DIRECT.GET", &format!("{}.{}", subjects.dead_stream(), subjects.dead_of_pool(pool))),
             ])
             .may_subscribe([subjects.events_of_pool(pool), subjects.dead_of_pool(pool)])
     }
@@ -220,7 +220,7 @@ impl<'a> Fleet<'a> {
             ]);
         }
         role.may_publish(queues.iter().map(|queue| self.api("STREAM.MSG.GET", queue)))
-            .may_subscribe([format!("{prefix}.events.>"), format!("{prefix}.dead.>")])
+            .may_subscribe([format!("{prefix}.events.>"), subjects.dead_below(">")])
     }
 }
 

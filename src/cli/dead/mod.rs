@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::orders::{self, Orders, no_fleet, view};
-use super::output::{Format, OutputArgs, Sheet, print_json, printed, say, since, span};
+use super::output::{Format, OutputArgs, Sheet, at, print_json, printed, say, since, span};
 use super::send::asked;
 use super::{Exit, ended};
 use crate::bus::letters::Letter;
@@ -39,14 +39,14 @@ pub(super) enum DeadVerb {
 Examples:
   enlist dead ls demo
   enlist dead show 17
-  enlist dead replay 17                     by its number
-  enlist dead replay --pool demo --reason quota --yes    once there is room
+  enlist dead replay 17                              by its number
+  enlist dead replay --pool demo --reason quota --yes  once there is room
   enlist dead purge --all --yes
 
-What a replay does: it takes away the record that would refuse the command again, and an `expires_at` that is over, stores
-the command, and removes the letter last. Where it is cut off in between, the same replay again goes on; no command is
-carried out twice. What stood in the command's way otherwise (a setting, a field) is to be mended before; else it is refused
-again, with a new letter. Where a host's own record refuses the command it stays, and so does the letter: send that command
+What a replay does: it takes away the record that would refuse the command again, and an `expires_at` that is over, stores \
+the command, and removes the letter last. Where it is cut off in between, the same replay again goes on; no command is \
+carried out twice. What stood in the command's way otherwise (a setting, a field) is to be mended before; else it is refused \
+again, with a new letter. Where a host's own record refuses the command it stays, and so does the letter: send that command \
 under another id.")]
 pub(super) struct DeadArgs {
     #[command(subcommand)]
@@ -227,7 +227,7 @@ async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<bool> {
                 if shown > 1 {
                     writeln!(out)?;
                 }
-                writeln!(out, "letter     {number}, stored {stored_at}")?;
+                writeln!(out, "letter     {number}, stored {}", at(stored_at))?;
                 writeln!(out, "command    {verb} {pool}, {}", command_id.map_or("without an id", |id| id.as_str()))?;
                 writeln!(out, "refused    {reason}: {}", cut(detail, 600))?;
                 writeln!(out, "came on    {}, number {sequence}; deliveries: {deliveries}", cut(subject, 100))?;

@@ -6,6 +6,7 @@ mod script;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::away::tell_away;
 use super::demo_scheduler::{DemoOptions, DemoScheduler};
 use super::orders::{self, News, Order, Orders, Told};
 use super::page::Page;
@@ -29,7 +31,7 @@ use script::{Ask, Names, Step};
 /// The pools where no settings file is given.
 pub(super) const POOLS: &str = include_str!("demo.toml");
 /// What the log tells unless asked for more: the page tells refusals and failures already.
-pub(super) const QUIET: &str = "warn,async_nats=error,enlist::telemetry=error";
+pub(super) const QUIET: &str = "warn,async_nats=error,enlist::telemetry=error,enlist::link=error";
 /// How long one command of the demo may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the workers may take to end, all together.
@@ -215,7 +217,9 @@ impl Dev {
             return if missing.is_empty() { Exit::Done } else { Exit::Failed };
         }
         self.what_next();
-        let mut link = self.orders.connection.link.clone();
+        let connection = self.orders.connection.clone();
+        let mut link = connection.link.clone();
+        let mut away = pin!(tell_away(&connection, |line| eprintln!("{line}")));
         loop {
             tokio::select! {
                 told = self.news.next() => match told {
@@ -227,6 +231,7 @@ impl Dev {
                     eprintln!("enlist: the broker is gone; it wrote to {}", self.folder.path().display());
                     return Exit::Unavailable;
                 }
+                never = &mut away, if self.server.is_none() => match never {},
             }
         }
     }
@@ -308,9 +313,13 @@ impl Dev {
                 self.page.say(format!("not all of them are gone within {FAREWELL:?}"));
             }
         }
-        let left = self.page.workers.values().filter(|worker| live(worker.state)).count();
-        if left > 0 {
-            self.page.say(format!("{left} workers of others live on; enlist terminate ends them"));
+        let left = self.page.workers.iter().filter(|(_, worker)| live(worker.state));
+        let (mine, others): (Vec<_>, Vec<_>) = left.partition(|(key, _)| ours.contains(key));
+        let left = [(mine.len(), "of this run"), (others.len(), "of others")];
+        let left: Vec<String> =
+            left.iter().filter(|(number, _)| *number > 0).map(|(number, whose)| format!("{number} {whose}")).collect();
+        if !left.is_empty() {
+            self.page.say(format!("workers that live on: {}; enlist terminate ends them", left.join(", ")));
         }
         let Self { replica, scheduler, server, folder, .. } = self;
         replica.drain().await;

@@ -22,7 +22,7 @@ use crate::domain::Pool;
 /// Arguments of `doctor`.
 #[derive(Args)]
 #[command(after_help = "\
-Run it where a replica runs, with its settings and as its user: it tries what a replica does. Without pools in the settings
+Run it where a replica runs, with its settings and as its user: it tries what a replica does. Without pools in the settings \
 it tries what those need who send commands and read. Nothing is changed by it. Exit code 1 if a line fails.
 
 Examples:
@@ -166,7 +166,7 @@ async fn examine(config: &Config, args: &DoctorArgs) -> anyhow::Result<bool> {
     if args.output.output == Format::Table {
         match (failed, warned) {
             (0, 0) => say(format_args!("\nall {lines} checks are well")),
-            (failed, warned) => say(format_args!("\nof {lines} checks {failed} failed, {warned} to look at")),
+            (failed, warned) => say(format_args!("\nchecks: {lines}; failed: {failed}; to look at: {warned}")),
         }
     }
     Ok(failed == 0)

@@ -84,7 +84,7 @@ async fn scheduler(ward: &Ward<'_>) -> Vec<Check> {
             }
         });
     }
-    let check = format!("scheduler at {}", settings.list);
+    let (check, begun) = (format!("scheduler at {}", settings.list), std::time::Instant::now());
     let scheduler = NatsScheduler::new(ward.orders.requests.clone(), settings);
     checks.push(match scheduler.list_workers(pool).await {
         Ok(Some(workers)) => Check::ok(check, format!("lists {} of pool {pool}", workers.len())),
@@ -93,9 +93,14 @@ async fn scheduler(ward: &Ward<'_>) -> Vec<Check> {
             "has no list",
             "it will do; with one, the sweep registers who was forgotten and unregisters who is gone",
         ),
-        Err(error) => {
-            Check::fail(check, error.to_string(), "answer list requests as schemas/list-reply.json says, or not at all")
-        }
+        Err(error) => match ward.orders.connection.refused_since(begun, &[&settings.list]) {
+            Some(said) => Check::fail(check, said, "add it to the user's publish permissions"),
+            None => Check::fail(
+                check,
+                error.to_string(),
+                "answer list requests as schemas/list-reply.json says, or not at all",
+            ),
+        },
     });
     checks
 }

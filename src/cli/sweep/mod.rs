@@ -23,9 +23,9 @@ const SEEN_ONCE: &str = "seen once: the next sweep decides";
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  enlist sweep                                 a replica sweeps each pool now
-  enlist sweep demo --dry-run                  what a sweep would do, seen from here
-  enlist sweep demo --max-terminations 100     sweeps from here, after a look at the dry run")]
+  enlist sweep                              a replica sweeps each pool now
+  enlist sweep demo --dry-run               what a sweep would do
+  enlist sweep demo --max-terminations 100  from here, after a dry run")]
 pub(super) struct SweepArgs {
     /// The pools [default: every pool of the settings]
     #[arg(value_name = "POOL")]

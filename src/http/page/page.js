@@ -225,7 +225,7 @@ const PLOTS = [
     lines: [["p95", "provisioned", "95 %"], ["p50", "registered", "half"]],
     figure: (plots) => {
       const place = plots.p50.findLastIndex((value) => value !== null);
-      return place < 0 ? ["–", "nothing made"] : [lasted(plots.p50[place]), `half, 95 % within ${lasted(plots.p95[place])}`];
+      return place < 0 ? ["–", "nothing made"] : [lasted(plots.p50[place]), `for half of them, 95 % within ${lasted(plots.p95[place])}`];
     },
   },
 ].map((plot) => ({ ...plot, ...frame(plot) }));

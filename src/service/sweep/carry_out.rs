@@ -18,7 +18,9 @@ use crate::domain::{EndedBy, ErrorClass, RegistrationStatus, State, Step, Worker
 use crate::journal::{AppendError, Entry, Journal, PurgeError, ReadError};
 use crate::mutant::{self, Mutant};
 use crate::provider::{Instance, ProviderError, WorkerProvider};
-use crate::registration::{RegisterWorker, Registered, RegistrationConfig, UnregisterWorker, WorkerRegistrationPort};
+use crate::registration::{
+    RegisterWorker, Registered, RegistrationConfig, RegistrationError, UnregisterWorker, WorkerRegistrationPort,
+};
 use crate::telemetry::OrphanAction;
 
 /// Acts of one sweep that are done at once.
@@ -263,10 +265,9 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
         let mut hold = self.hold(entry);
         let told = self.offer(&hold).await;
         crash::point(CrashPoint::Offered);
-        let Registered { attempts, fault } = told;
-        let hindered = |fault: &crate::domain::RegistrationFault| Left::Hindered(fault.message.clone());
-        let left = fault.as_ref().map(hindered);
-        let step = match (why, fault.clone()) {
+        let (attempts, fault) = (told.attempts, told.fault());
+        let left = fault.as_ref().map(|fault| Left::Hindered(fault.message.clone()));
+        let step = match (why, fault) {
             // A worker whose registration is on record stays as it is: the record was right, the scheduler has forgotten.
             (Why::Missing, _) => {
                 self.take_back_if_ended(hold.worker()).await?;
@@ -288,8 +289,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Doing<'_, P, R, J
     async fn offer(&self, hold: &Hold) -> Registered {
         let once = RegistrationConfig { enabled: true, max_retries: 0, ..self.config.registration.clone() };
         let told = self.service.register(RegisterWorker::of(hold.worker(), hold.trace()), &once).await;
-        if told.fault.as_ref().is_some_and(|fault| ["no_responders", "timeout", "busy"].contains(&fault.code.as_str()))
-        {
+        if told.error.as_ref().is_some_and(RegistrationError::is_away) {
             self.scheduler_away.store(true, Ordering::Relaxed);
         }
         told

@@ -153,6 +153,18 @@ pub(super) async fn run_unread(config: &Path, env: BTreeMap<String, String>, arg
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+/// A verb whose standard output nobody reads yet.
+pub(super) fn spawn_unread(
+    config: &Path,
+    env: BTreeMap<String, String>,
+    args: &[&str],
+) -> (tokio::process::Child, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = enlist(config, env);
+    let child = command.args(args).stdout(writer).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    (child, reader)
+}
+
 /// A verb that ends by itself: its exit code, and what it has said, standard output first.
 pub(crate) async fn says(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
     let verb = enlist(config, env).args(args).kill_on_drop(true).output();

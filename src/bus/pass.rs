@@ -17,8 +17,9 @@ use super::requests::{RequestError, Requests};
 use super::stored::ReadStoredError;
 use crate::wire::publish::ApiError;
 
-/// Before it answers, the server looks up the newest message of every subject.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Before it answers, the server looks up the newest message of every subject: some ten seconds for a million on a machine
+/// at rest, more than thirty on a busy one.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The server sends a sign of life where it has nothing else to send for so long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// After this the server removes the consumer of a pass that nobody listens to any more.

@@ -45,6 +45,8 @@ pub enum Mutant {
     NoTombstone,
     /// A sweep reads the records before the provider's list.
     RecordsFirst,
+    /// What a second list of a long one's orphans has beside them is not left out.
+    SecondListWhole,
     /// A worker is written off without asking the provider for it once more.
     LostUnasked,
     /// The events of a worker go as soon as it has ended.
@@ -55,7 +57,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every variant, in the order of a command's way.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::AckBeforeRecord,
         Self::AckBeforeDeadLetter,
         Self::NoExpectedSequence,
@@ -77,6 +79,7 @@ impl Mutant {
         Self::TerminatedBeforeRemoval,
         Self::NoTombstone,
         Self::RecordsFirst,
+        Self::SecondListWhole,
         Self::LostUnasked,
         Self::PurgedEarly,
         Self::SizedEarly,

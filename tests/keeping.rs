@@ -97,21 +97,22 @@ impl Fleet {
 }
 
 #[tokio::test]
-async fn who_has_ended_and_left_nothing_behind_is_counted_and_not_held() {
+async fn who_is_well_and_who_has_ended_and_left_nothing_behind_is_counted_and_not_held() {
     let fleet = Fleet::new();
     let (ended, lives) = (fleet.provision().await, fleet.provision().await);
     let terminate = TerminateWorkerConfig::new(pool(), ended.worker_id.clone());
     fleet.service.terminate_worker(&terminate).await.unwrap();
 
     let (look, plan) = fleet.service.plan_sweep(&fleet.config).await.unwrap();
-    assert_eq!(look.records.keys().collect::<Vec<_>>(), [&lives.worker_id]);
-    assert_eq!(look.others, 1);
+    assert!(look.records.is_empty() && look.instances.is_empty(), "{look:?}");
+    assert!(look.listing.is_sound(&lives.worker_id) && look.live() == 1);
+    assert_eq!(look.others, 2);
     assert!(plan.acts.is_empty() && plan.frozen.is_none(), "{plan:?}");
 
     // Once it is to be purged a rule asks about it.
     fleet.hands.turn(fleet.config.retention + Duration::from_secs(1));
     let (look, plan) = fleet.service.plan_sweep(&fleet.config).await.unwrap();
-    assert!(look.records.contains_key(&ended.worker_id) && look.others == 0);
+    assert!(look.records.contains_key(&ended.worker_id) && look.others == 1);
     assert_eq!(plan.acts.len(), 1, "{plan:?}");
 }
 

@@ -177,7 +177,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             NowSized::NotYet => {}
         }
         // Only now the provider: a size that is reached needs no look at it.
-        let look = self.look(sweep).await.map_err(|error| Stop::Later(error.to_string()))?;
+        let look = self.look_at(sweep, true).await.map_err(|error| Stop::Later(error.to_string()))?;
         if let Some(why) = another_log(&look, sweep.trust_ended) {
             // Workers without a record would not be counted, and be made a second time.
             return Err(Stop::Later(format!("the pool is not brought to its size: {why}")));

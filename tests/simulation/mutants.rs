@@ -34,6 +34,9 @@ fn breaks(mutant: Mutant) -> &'static str {
         Mutant::TerminatedBeforeRemoval => "a worker has ended and its instance lives",
         Mutant::NoTombstone => "an instance goes and no record says so",
         Mutant::RecordsFirst => "a healthy worker looks like an orphan, and the sweep freezes",
+        Mutant::SecondListWhole => {
+            "what was made since the records were read looks like an orphan, and the sweep freezes"
+        }
         Mutant::LostUnasked => "a worker is written off and its instance lives",
         Mutant::PurgedEarly => "a command that comes again makes a second worker",
         Mutant::SizedEarly => "a pool is said to have a size that it does not have",

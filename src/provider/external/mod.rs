@@ -3,7 +3,7 @@
 pub mod conformance;
 mod request;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -49,6 +49,30 @@ impl ExternalProvider {
         let (fleet, pool, worker_id) = (self.fleet.clone(), pool.clone(), worker_id.cloned());
         let request = InstancesRequest { fleet, pool, worker_id, limit: PAGE, after };
         self.asking.ask::<InstancesPage>("list", request.encode()).await
+    }
+
+    /// Every page of a list; `take` says of each instance whether it is new.
+    async fn pages(&self, pool: &Pool, mut take: impl FnMut(Instance) -> bool + Send) -> Result<(), ProviderError> {
+        let (mut after, mut number, mut empty) = (None, 0, 0);
+        for _ in 0..MAX_PAGES {
+            let InstancesPage { instances, next } = self.page(pool, None, after.clone()).await?;
+            let before = number;
+            for instance in instances.into_iter().map(known) {
+                // Left out, it would be nobody's to see: a list is complete and right, or an error.
+                if instance.key.pool != *pool {
+                    return Err(strange("list", &instance, &format!("workers of pool {pool}")));
+                }
+                number += usize::from(take(instance));
+            }
+            empty = if number == before { empty + 1 } else { 0 };
+            after = match next.filter(|next| !next.is_empty()) {
+                None => return Ok(()),
+                next if next == after || empty > MAX_EMPTY => break,
+                next => next,
+            };
+        }
+        let message = format!("list: its pages have no end ({number} instances so far)");
+        Err(ProviderError::new(ErrorClass::Internal, message))
     }
 }
 
@@ -123,36 +147,26 @@ impl WorkerProvider for ExternalProvider {
     }
 
     async fn list_workers(&self, pool: &Pool) -> Result<Vec<Instance>, ProviderError> {
-        let mut all = Vec::new();
-        self.scan_workers(pool, &mut |instance| all.push(instance)).await?;
-        Ok(all)
+        let mut all = BTreeMap::new();
+        // What changes while it is listed may come twice: as it was told of last.
+        self.pages(pool, |instance| {
+            all.insert((instance.key.worker_id.clone(), instance.instance_id.clone()), instance).is_none()
+        })
+        .await?;
+        Ok(all.into_values().collect())
     }
 
     async fn scan_workers(&self, pool: &Pool, take: &mut (dyn FnMut(Instance) + Send)) -> Result<(), ProviderError> {
-        // What changes while it is listed may come twice. Fingerprints: the list is not held for this.
+        // What comes twice is told of once. Fingerprints: the list is not held for this.
         let (hashes, mut told) = (RandomState::new(), HashSet::new());
-        let (mut after, mut empty) = (None, 0);
-        for _ in 0..MAX_PAGES {
-            let InstancesPage { instances, next } = self.page(pool, None, after.clone()).await?;
-            let before = told.len();
-            for instance in instances.into_iter().map(known) {
-                // Left out, it would be nobody's to see: a list is complete and right, or an error.
-                if instance.key.pool != *pool {
-                    return Err(strange("list", &instance, &format!("workers of pool {pool}")));
-                }
-                if told.insert(hashes.hash_one((&instance.key.worker_id, &instance.instance_id))) {
-                    take(instance);
-                }
+        self.pages(pool, |instance| {
+            let is_new = told.insert(hashes.hash_one((&instance.key.worker_id, &instance.instance_id)));
+            if is_new {
+                take(instance);
             }
-            empty = if told.len() == before { empty + 1 } else { 0 };
-            after = match next.filter(|next| !next.is_empty()) {
-                None => return Ok(()),
-                next if next == after || empty > MAX_EMPTY => break,
-                next => next,
-            };
-        }
-        let message = format!("list: its pages have no end ({} instances so far)", told.len());
-        Err(ProviderError::new(ErrorClass::Internal, message))
+            is_new
+        })
+        .await
     }
 }
 

@@ -11,8 +11,8 @@ use crate::domain::{WorkerId, WorkerType};
 /// With `trust_ended`, which a person has said who has looked, what the log says of ended workers is believed.
 #[must_use]
 pub fn another_log(look: &Look, trust_ended: bool) -> Option<String> {
-    if look.records.is_empty() && look.others == 0 && !look.instances.is_empty() {
-        let found = look.instances.len();
+    let found = look.listing.number();
+    if look.records.is_empty() && look.others == 0 && found > 0 {
         return Some(format!(
             "the log has no event of this pool, and its provider lists {found} instances: the log is not the one that they were made under"
         ));
@@ -54,7 +54,7 @@ fn unknown_host(look: &Look) -> Option<String> {
 /// what is missing, but it does not end what is above it.
 fn old_size(look: &Look) -> Option<String> {
     let size = look.size.as_ref()?;
-    let count = Count::in_sight(look);
+    let count = Count::of(&look.records);
     if count.counted <= size.record.size as usize {
         return None;
     }

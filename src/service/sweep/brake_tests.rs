@@ -3,7 +3,7 @@
 use super::act::Act;
 use super::look::{Known, Look, SchedulerList};
 use super::plan::Rules;
-use super::plan_tests::{healthy, id, instance, known, rules, second, size_of};
+use super::samples::{healthy, id, instance, known, rules, second, size_of};
 use crate::domain::{Claimed, State, WorkerType};
 use crate::provider::Instance;
 

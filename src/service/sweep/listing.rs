@@ -1,5 +1,5 @@
-//! What a provider has listed, as a sweep holds it. Next to all of a pool's instances are what their workers' records say,
-//! and of these nothing is asked but how many they are: they are counted, and not held.
+//! What a provider has listed, as a sweep holds it: a pool may have a million instances. Of one whose worker's record is live
+//! no rule asks more than whether it is listed, and of most of these workers no more than how many they are.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -9,27 +9,29 @@ use super::look::{Known, SchedulerList};
 use crate::domain::{RegistrationStatus, State, WorkerId};
 use crate::provider::Instance;
 
-/// Instances of a list that are held whole until the records are read. What a longer list has that is not as its record
-/// says is listed once more.
-const MOST_HELD: usize = 10_000;
+/// Instances of a list that are held whole until the records are read: some five megabytes. Of a longer list those without a
+/// live record are listed once more. Few, where wrong variants are looked for, so that both ways are walked.
+const MOST_HELD: usize = if cfg!(feature = "mutants") { 3 } else { 10_000 };
 
-/// A provider's list, by fingerprints: one of 64 bits for a worker's name, and one for its instance's.
+/// A provider's list as fingerprints of 64 bits, of a worker's name and of its instance's, and what its workers' records
+/// say.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     hashes: RandomState,
     number: usize,
+    live: usize,
     sound: usize,
     workers: HashMap<u64, Listed>,
-    /// What else was listed under a worker's name, which no list that is right has.
-    more: HashSet<(u64, u64)>,
+    /// What else was listed under a worker's name, which no list that is right has: it must not hide the first.
+    twins: HashSet<(u64, u64)>,
 }
 
-/// What is listed of one worker.
+/// What is listed of one worker, and what its newest event says.
 #[derive(Debug, Clone, Copy)]
 struct Listed {
     instance_id: u64,
-    /// More is listed under the name: whoever decides about it has to see it.
-    more: bool,
+    has_twin: bool,
+    live: bool,
     sound: bool,
 }
 
@@ -37,25 +39,16 @@ impl Listing {
     /// Takes an instance of the list.
     pub(super) fn take(&mut self, instance: &Instance) {
         self.number += 1;
-        let (name, instance_id) = self.fingerprint(instance);
+        let (name, instance_id) = self.fingerprint(&instance.key.worker_id, &instance.instance_id);
         match self.workers.entry(name) {
-            Entry::Vacant(place) => drop(place.insert(Listed { instance_id, more: false, sound: false })),
+            Entry::Vacant(place) => {
+                place.insert(Listed { instance_id, has_twin: false, live: false, sound: false });
+            }
             Entry::Occupied(mut listed) => {
-                listed.get_mut().more = true;
-                self.more.insert((name, instance_id));
+                listed.get_mut().has_twin = true;
+                self.twins.insert((name, instance_id));
             }
         }
-    }
-
-    fn fingerprint(&self, instance: &Instance) -> (u64, u64) {
-        (self.hashes.hash_one(&instance.key.worker_id), self.hashes.hash_one(instance.instance_id.as_str()))
-    }
-
-    /// Whether this very instance is listed, and not of a sound worker.
-    pub(super) fn has_unsound(&self, instance: &Instance) -> bool {
-        let (name, instance_id) = self.fingerprint(instance);
-        let first = self.workers.get(&name).is_some_and(|listed| !listed.sound && listed.instance_id == instance_id);
-        first || self.more.contains(&(name, instance_id))
     }
 
     /// How many instances were listed.
@@ -64,13 +57,13 @@ impl Listing {
         self.number
     }
 
-    /// How many of them are of sound workers.
+    /// How many workers are sound.
     #[must_use]
     pub fn sound(&self) -> usize {
         self.sound
     }
 
-    /// Whether the worker is sound, as of its newest event that was judged.
+    /// Whether the worker is sound, by its newest event that was judged.
     #[must_use]
     pub fn is_sound(&self, worker_id: &WorkerId) -> bool {
         self.of(worker_id).is_some_and(|listed| listed.sound)
@@ -81,30 +74,56 @@ impl Listing {
         self.of(worker_id).is_some()
     }
 
+    /// Whether this very instance is listed.
+    pub(super) fn has_instance(&self, worker_id: &WorkerId, instance_id: &str) -> bool {
+        let (name, instance_id) = self.fingerprint(worker_id, instance_id);
+        let first = self.workers.get(&name).is_some_and(|listed| listed.instance_id == instance_id);
+        first || self.twins.contains(&(name, instance_id))
+    }
+
+    /// Whether this very instance is listed, and its worker has no live record.
+    pub(super) fn has_stray(&self, instance: &Instance) -> bool {
+        let worker_id = &instance.key.worker_id;
+        let is_live = self.of(worker_id).is_some_and(|listed| listed.live);
+        !is_live && self.has_instance(worker_id, &instance.instance_id)
+    }
+
     fn of(&self, worker_id: &WorkerId) -> Option<&Listed> {
         self.workers.get(&self.hashes.hash_one(worker_id))
     }
 
-    /// Whether a worker is sound in a pool without a size: it is as its record says, in the provider's list and in the
-    /// scheduler's, so that no rule of the plan has anything to do about it. A later event of the same worker is judged anew.
-    pub(super) fn judge(&mut self, worker_id: &WorkerId, known: &Known, scheduler: &SchedulerList) -> bool {
+    fn fingerprint(&self, worker_id: &WorkerId, instance_id: &str) -> (u64, u64) {
+        (self.hashes.hash_one(worker_id), self.hashes.hash_one(instance_id))
+    }
+
+    /// Takes a worker's event, and says whether the worker is sound: as its record says, in this list and in the
+    /// scheduler's, so that no rule of the plan has anything to do about it in a pool without a size. A later event of the
+    /// same worker is judged anew.
+    pub(super) fn judge(
+        &mut self,
+        worker_id: &WorkerId,
+        known: &Known,
+        scheduler: &SchedulerList,
+        sized: bool,
+    ) -> bool {
+        let instance_id = known.instance_id.as_deref().map(|id| self.hashes.hash_one(id));
         let Some(listed) = self.workers.get_mut(&self.hashes.hash_one(worker_id)) else { return false };
-        let told = match (known.state, scheduler) {
+        let agreed = match (known.state, scheduler) {
             (State::Registered, SchedulerList::Of(all)) => all.contains_key(worker_id),
             (State::Registered, SchedulerList::None | SchedulerList::Away(_)) => true,
             (State::Provisioned, _) => known.registration == RegistrationStatus::Disabled,
             _ => false,
         };
-        let instance_id = known.instance_id.as_deref().map(|id| self.hashes.hash_one(id));
-        let own = !listed.more && instance_id == Some(listed.instance_id);
-        let sound = told && own && !known.elsewhere && known.slot.is_none();
+        let its_own = !listed.has_twin && instance_id == Some(listed.instance_id);
+        let (live, sound) = (known.is_live(), !sized && agreed && its_own && !known.elsewhere && known.slot.is_none());
+        self.live = self.live - usize::from(listed.live) + usize::from(live);
         self.sound = self.sound - usize::from(listed.sound) + usize::from(sound);
-        listed.sound = sound;
+        (listed.live, listed.sound) = (live, sound);
         sound
     }
 }
 
-/// The instances of a list that is being read, as long as they are few.
+/// A list that is being read, and its instances as long as they are few.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) listing: Listing,
@@ -113,12 +132,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// `all`: of each instance more is asked than whether it is sound.
-    pub(super) fn new(all: bool) -> Self {
-        Self::most(if all { usize::MAX } else { MOST_HELD })
+    /// In a pool with a size the claims of all instances are asked about: they are held, however many they are.
+    pub(super) fn new(sized: bool) -> Self {
+        Self::up_to(if sized { usize::MAX } else { MOST_HELD })
     }
 
-    pub(super) fn most(most: usize) -> Self {
+    pub(super) fn up_to(most: usize) -> Self {
         Self { listing: Listing::default(), instances: Vec::new(), most }
     }
 
@@ -131,13 +150,12 @@ impl Held {
         }
     }
 
-    /// The list, and its instances that are not of sound workers; `None` where they have to be listed once more.
-    pub(super) fn unsound(self) -> (Listing, Option<Vec<Instance>>) {
+    /// The list, and of its instances those that have no live record, maybe with others that are not of sound workers; `None`
+    /// where they have to be listed once more.
+    pub(super) fn strays(self) -> (Listing, Option<Vec<Instance>>) {
         let Self { listing, mut instances, most } = self;
-        if listing.number > most && listing.sound < listing.number {
-            return (listing, None);
-        }
-        instances.retain(|instance| listing.has_unsound(instance));
-        (listing, Some(instances))
+        let known = listing.number <= most || listing.live == listing.workers.len();
+        instances.retain(|instance| !listing.is_sound(&instance.key.worker_id));
+        (listing, known.then_some(instances))
     }
 }

@@ -22,11 +22,12 @@ pub struct Look {
     /// What the provider has made and not removed. Listed before the records are read: an instance is made after its
     /// worker's claim, so that a claim which is not seen afterwards was not there.
     pub listing: Listing,
-    /// The instances of it that are not of sound workers.
+    /// The instances of it whose workers have no live record, at least, and in a pool with a size all of them. Of a long list
+    /// they are listed a second time, after the records are read: none is here that was not in the first list.
     pub instances: Vec<Instance>,
-    /// The newest event of every worker that a rule asks about.
+    /// The newest event of every worker that a rule asks about; in a pool with a size of every live one.
     pub records: BTreeMap<WorkerId, Known>,
-    /// How many workers the log tells of beside those: they are sound, or have ended and nothing is left of them anywhere.
+    /// How many events were read of other workers: they are sound, or have ended and nothing is left of them anywhere.
     pub others: usize,
     /// Whom the scheduler knows. Asked before the records are read, too: a worker that ends in between is in the list and
     /// not the other way round.

@@ -29,7 +29,7 @@ const KEPT: Use = Some(Vec::new());
 pub(in crate::service) struct Records {
     /// The newest event of each worker that is of use.
     pub(in crate::service) workers: BTreeMap<WorkerId, Known>,
-    /// How many others have ended.
+    /// How many events were of no use.
     pub(in crate::service) others: usize,
     /// The pool's own.
     pub(in crate::service) size: Option<PoolEntry>,
@@ -39,11 +39,15 @@ pub(in crate::service) struct Records {
 }
 
 impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementService<P, R, J> {
-    /// Looks at a pool. Nothing is changed.
-    pub(in crate::service) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
+    /// Looks at a pool for a sweep. Nothing is changed.
+    pub(super) async fn look(&self, config: &SweepPoolConfig) -> Result<Look, SweepError> {
+        let sized = self.journal.pool_head(&config.pool).await?.is_some();
+        self.look_at(config, sized).await
+    }
+
+    /// The same, where it is known whether the pool has a size: one that has may ask any of its workers to go.
+    pub(in crate::service) async fn look_at(&self, config: &SweepPoolConfig, sized: bool) -> Result<Look, SweepError> {
         let pool = &config.pool;
-        // A size may ask any of its workers to go.
-        let sized = self.journal.pool_head(pool).await?.is_some();
         let first = if mutant::on(Mutant::RecordsFirst) { Some(self.records(pool, |_, _| KEPT).await?) } else { None };
         let mut held = Held::new(sized);
         self.scan_instances(pool, &mut |instance| held.take(instance)).await?;
@@ -52,20 +56,19 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let found = if let Some(first) = first {
             first
         } else {
-            let mut of_use = self.of_use(config, now);
-            let listing = &mut held.listing;
-            let judge = |worker_id: &WorkerId, known: &Known| {
-                if !sized && listing.judge(worker_id, known, &scheduler) {
+            let (mut of_use, listing) = (self.of_use(config, now), &mut held.listing);
+            let judged = |worker_id: &WorkerId, known: &Known| {
+                if listing.judge(worker_id, known, &scheduler, sized) {
                     return None;
                 }
                 of_use(worker_id, known, listing.has(worker_id) || lists(&scheduler, worker_id))
             };
-            self.records(pool, judge).await?
+            self.records(pool, judged).await?
         };
-        let (listing, instances) = held.unsound();
-        let instances = match instances {
+        let (listing, strays) = held.strays();
+        let instances = match strays {
             Some(instances) => instances,
-            None => self.unsound(pool, &listing).await?,
+            None => self.list_strays(pool, &listing).await?,
         };
         let worker_type = self.provider.worker_type();
         let rolled_back = self.rolled_back(config, now, &instances, &found).await?;
@@ -75,12 +78,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         Ok(Look { now, worker_type, listing, instances, records, others, scheduler, size, rolled_back })
     }
 
-    /// Lists once more, and holds what was listed before and is not of a sound worker. What is gone meanwhile looks as if it
-    /// had not been there: nothing is done about that before another sweep has seen the same.
-    async fn unsound(&self, pool: &Pool, listing: &Listing) -> Result<Vec<Instance>, ProviderError> {
+    /// Lists once more, and holds what was listed before and has no live record. Nothing that was made since the records were
+    /// read comes in, and would look as if it had none. What went since is no orphan any more.
+    async fn list_strays(&self, pool: &Pool, listing: &Listing) -> Result<Vec<Instance>, ProviderError> {
         let mut instances = Vec::new();
         let mut take = |instance: Instance| {
-            if listing.has_unsound(&instance) {
+            if listing.has_stray(&instance) || mutant::on(Mutant::SecondListWhole) {
                 instances.push(instance);
             }
         };

@@ -17,6 +17,8 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod report;
+#[cfg(test)]
+mod samples;
 mod size;
 #[cfg(test)]
 mod size_tests;
@@ -135,6 +137,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
         let plan = plan(&look, &rules, &sightings);
         *sightings = plan.sightings.clone();
         let mut report = SweepReport::new(&look, &plan);
+        drop(look);
         self.carry_out(config, plan.acts, message, backlog, &mut report).await;
         report.took = begun.elapsed();
         signals.sweep().swept(report.line(&report.done_in_words()));

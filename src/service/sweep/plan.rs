@@ -54,7 +54,7 @@ enum Sighting {
 }
 
 /// Everything that the newest sweep of a replica has seen wrong.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sightings(HashSet<Sighting>);
 
 /// What is to be done, and what the next sweep has to know.
@@ -72,18 +72,18 @@ pub struct Plan {
     pub put_off: usize,
 }
 
-/// What has to be done about a pool.
+/// What has to be done about a pool. What a rule asks of a worker to whom nothing has happened is to be asked in
+/// [`Listing::judge`](super::Listing) too: a look need not hold such a worker.
 #[must_use]
 pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     let mut plan = Plan::default();
-    let instances = Listed::of(look);
-    let Removals { removals, reports } = removals(look, rules, before, &instances, &mut plan);
+    let Removals { removals, reports } = removals(look, rules, before, &mut plan);
     let live = look.live();
     plan.frozen = another_log(look, rules.trust_ended)
         .or_else(|| another_provider(look, rules.trust_ended))
         .or_else(|| too_many(look, rules, &removals, live));
     if plan.frozen.is_some() {
-        registrations(look, rules, &instances, &mut plan);
+        registrations(look, rules, &mut plan);
         return plan;
     }
     let most = rules.max_terminations.max(live / 20);
@@ -96,28 +96,10 @@ pub fn plan(look: &Look, rules: &Rules, before: &Sightings) -> Plan {
     plan.acts.extend(reports);
     scheduler_strays(look, &mut plan);
     unfinished(look, rules, &lost, &mut plan);
-    registrations(look, rules, &instances, &mut plan);
+    registrations(look, rules, &mut plan);
     plan.acts.extend(size::acts(look, rules, &lost));
-    purges(look, rules, &instances, &mut plan);
+    purges(look, rules, &mut plan);
     plan
-}
-
-/// What the provider lists. There is one instance of a name, where the provider does as it has to; a second one must not
-/// hide the first.
-struct Listed<'a> {
-    names: HashSet<&'a WorkerId>,
-    instances: HashSet<(&'a WorkerId, &'a str)>,
-}
-
-impl<'a> Listed<'a> {
-    fn of(look: &'a Look) -> Self {
-        let instances = look.instances.iter().map(|made| (&made.key.worker_id, made.instance_id.as_str()));
-        Self { names: look.instances.iter().map(|made| &made.key.worker_id).collect(), instances: instances.collect() }
-    }
-
-    fn has(&self, worker_id: &WorkerId, instance_id: &str) -> bool {
-        self.instances.contains(&(worker_id, instance_id))
-    }
 }
 
 /// What was seen before and is still so.
@@ -130,7 +112,7 @@ struct Removals {
 }
 
 /// Orphans and lost workers that were seen before; what is seen for the first time is only remembered.
-fn removals(look: &Look, rules: &Rules, before: &Sightings, instances: &Listed<'_>, plan: &mut Plan) -> Removals {
+fn removals(look: &Look, rules: &Rules, before: &Sightings, plan: &mut Plan) -> Removals {
     let mut confirmed = Removals::default();
     if look.worker_type == WorkerType::Static {
         return confirmed;
@@ -151,7 +133,7 @@ fn removals(look: &Look, rules: &Rules, before: &Sightings, instances: &Listed<'
     }
     for (worker_id, known) in &look.records {
         let Some(instance_id) = known.instance_id.as_deref().filter(|_| known.counts()) else { continue };
-        if instances.has(worker_id, instance_id) {
+        if look.listing.has_instance(worker_id, instance_id) {
             continue;
         }
         let act = Act::Lose { worker_id: worker_id.clone(), sequence: known.sequence };
@@ -222,14 +204,17 @@ fn unfinished(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>, plan: &mut P
 }
 
 /// Workers that are there and that the scheduler does not have.
-fn registrations(look: &Look, rules: &Rules, instances: &Listed<'_>, plan: &mut Plan) {
+fn registrations(look: &Look, rules: &Rules, plan: &mut Plan) {
     if matches!(look.scheduler, SchedulerList::Away(_)) {
         return;
     }
     for (worker_id, known) in &look.records {
         // Nobody is told of what is not there.
         let there = look.worker_type == WorkerType::Static
-            || known.instance_id.as_deref().is_some_and(|instance_id| instances.has(worker_id, instance_id));
+            || known
+                .instance_id
+                .as_deref()
+                .is_some_and(|instance_id| look.listing.has_instance(worker_id, instance_id));
         let why = match known.state {
             State::RegistrationFailed if there && !known.refused && due(known, rules, look.now) => Why::Failed,
             State::Registered if there => match &look.scheduler {
@@ -253,7 +238,7 @@ fn due(known: &Known, rules: &Rules, now: Timestamp) -> bool {
 /// Workers whose end is long past, and of whom nothing is left anywhere. The newest record of a place stays, be it a host or
 /// one of the pool's size: the next worker there goes on from it. Without it that worker would begin below the epochs that
 /// the scheduler has seen of the host, or under the very name that the first worker of the place had.
-fn purges(look: &Look, rules: &Rules, instances: &Listed<'_>, plan: &mut Plan) {
+fn purges(look: &Look, rules: &Rules, plan: &mut Plan) {
     let hosts: HashSet<&WorkerId> = rules.inventory.iter().flatten().collect();
     let mut newest: HashMap<u32, u64> = HashMap::new();
     for (slot, known) in look.records.values().filter_map(|known| known.slot.map(|slot| (slot, known))) {
@@ -269,7 +254,7 @@ fn purges(look: &Look, rules: &Rules, instances: &Listed<'_>, plan: &mut Plan) {
         };
         !known.is_live()
             && !listed
-            && !instances.names.contains(worker_id)
+            && !look.listing.has(worker_id)
             && !hosts.contains(*worker_id)
             && !is_newest(known)
             && is_past(known, look.now, rules.retention)

@@ -35,12 +35,6 @@ impl Count {
         Self { live: number(Known::is_live), counted: number(Known::counts), ready: number(Known::is_ready) }
     }
 
-    /// The workers that a look has found: those that it does not hold are there and in use.
-    pub(super) fn in_sight(look: &Look) -> Self {
-        let (Self { live, counted, ready }, sound) = (Self::of(&look.records), look.listing.sound());
-        Self { live: live + sound, counted: counted + sound, ready: ready + sound }
-    }
-
     /// The pool has this size: so many workers, all of them ready, and none on its way out.
     #[must_use]
     pub fn is(&self, size: usize) -> bool {
@@ -57,7 +51,7 @@ pub fn plan_size(look: &Look, rules: &Rules) -> Vec<Act> {
 /// The same, where `lost` are about to be lost, and count no more.
 pub(super) fn acts(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>) -> Vec<Act> {
     let Some(size) = look.size.as_ref().map(|entry| entry.record.size as usize) else { return Vec::new() };
-    let count = Count::in_sight(look);
+    let count = Count::of(&look.records);
     let counted = count.counted - lost.len();
     if counted > size {
         return surplus(&look.records, lost, counted - size);

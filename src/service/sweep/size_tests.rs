@@ -3,7 +3,7 @@
 use super::act::{Act, Order};
 use super::look::{Known, Look};
 use super::plan::Rules;
-use super::plan_tests::{healthy, id, known, look, rules, second, size_of};
+use super::samples::{healthy, id, known, look, rules, second, size_of};
 use crate::domain::{Capabilities, Claim, CommandId, EndedBy, Pool, Slot, SpecHash, State, Step, Worker, WorkerType};
 use crate::journal::{Entry, Writer};
 

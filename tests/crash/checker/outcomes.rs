@@ -131,8 +131,14 @@ fn outcomes_of_provision<'a>(lives: &Lives<'a>, id: &str) -> Vec<&'a Event> {
     outcomes
 }
 
+/// Whether a dead letter is all that a command came to. One with several contents may have been refused in one, for want of
+/// room, and have made its worker in another.
 fn is_refused(history: &History, id: &str) -> bool {
-    letters(history, "provision", id).iter().any(|letter| matches!(letter.header("Enlist-Reason"), "quota" | "expired"))
+    let letters = letters(history, "provision", id);
+    let sent = history.commands.iter().filter(|sent| sent.verb == "provision" && sent.id.as_deref() == Some(id));
+    let contents: BTreeSet<&str> = sent.map(|command| command.body.as_str()).collect();
+    let for_now = letters.iter().any(|letter| matches!(letter.header("Enlist-Reason"), "quota" | "expired"));
+    for_now && letters.len() >= contents.len()
 }
 
 /// A claim that was on its way for so long that its command had been refused: nobody worked on it, so nothing was made, and

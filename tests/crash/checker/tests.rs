@@ -179,6 +179,23 @@ fn a_provision_that_enlist_closes_has_its_dead_letter_for_its_outcome() {
 }
 
 #[test]
+fn a_provision_that_had_no_room_in_one_content_may_have_it_in_another() {
+    let mut history = good();
+    command(&mut history, "provision", Some("c-d"), Some("d"));
+    letter(&mut history, 5, "quota");
+    command(&mut history, "terminate", Some("t-d"), Some("d"));
+    let mut events = life("d", "c-d", &[("provisioning", 1), ("terminating", 2), ("terminated", 2)]);
+    for event in &mut events[1..] {
+        event["ended_by"] = json!({ "command_id": "t-d" });
+    }
+    log(&mut history, events);
+    assert_eq!(violations(&history), Vec::<String>::new(), "its claim came late");
+    command(&mut history, "provision", Some("c-d"), Some("d"));
+    history.commands[7].body = "{}".into();
+    assert_eq!(violations(&history), Vec::<String>::new(), "it is the other's");
+}
+
+#[test]
 fn a_command_that_comes_twice_has_one_outcome_and_another_content_one_more() {
     let mut history = good();
     command(&mut history, "provision", Some("c-a"), Some("a"));

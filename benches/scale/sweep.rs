@@ -14,16 +14,13 @@ pub(crate) async fn measure(number: usize) {
     for what in ["ended", "live"] {
         let broker = Broker::start(&wanted("NATS_SERVER"));
         let fleet = Fleet::new(broker.url()).await;
-        let provider = match what {
-            "ended" => {
-                fleet.ended(number).await;
-                settings("")
-            }
-            _ => {
-                fleet.live(number).await;
-                tokio::spawn(Fleet::new(broker.url()).await.provide(number));
-                settings_of("nats", "name = \"bench\"\ncommand = [\"nothing\"]")
-            }
+        let provider = if what == "ended" {
+            fleet.ended(number).await;
+            settings("")
+        } else {
+            fleet.live(number).await;
+            tokio::spawn(Fleet::new(broker.url()).await.provide(number));
+            settings_of("nats", "name = \"bench\"\ncommand = [\"nothing\"]")
         };
         let replica = Process::start(broker.url(), &provider, &["run"]);
         let (http, before) = (replica.http.expect("its pages"), replica.memory().0);

@@ -161,7 +161,14 @@ async fn who_waits_is_told_in_plain_words_that_the_broker_is_away() {
         world.verb(&["provision", "load", "--count", "2", "--command-id", "many", "--wait"]),
         world.verb(&["pool", "load", "9", "--command-id", "size", "--wait"]),
     ];
-    world.until("all of it to be begun", async || (world.live().await.len() >= 9).then_some(())).await;
+    // Each of the three is heard of: a size of nine is reached without the other two.
+    world
+        .until("all of it to be begun", async || {
+            let live = world.live().await;
+            let of = |id: &str| live.values().filter(|worker| worker.command_id.as_str().starts_with(id)).count();
+            (of("one") == 1 && of("many") == 2 && live.len() >= 9).then_some(())
+        })
+        .await;
     world.broker.kill().await;
     for verb in &mut waiting {
         verb.line("enlist: the connection is down and is being made anew; still waiting: ").await;

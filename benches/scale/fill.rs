@@ -97,25 +97,21 @@ impl Fleet {
         }
     }
 
-    fn instance(&self, n: usize, created_at: Timestamp) -> InstanceRecord {
-        let Worker { pool, worker_id, command_id, spec_hash, epoch, created_at: at, .. } =
-            self.claimed(&format!("c-{n:08}"), created_at);
-        let (instance_id, labels) = (instance_id(n), BTreeMap::default());
-        // The place of each worker's claim is not known here, and of a live worker nobody asks for it.
-        let claim = Claimed { sequence: 0, at };
-        let (endpoint, capabilities) = (None, None);
+    fn instance(&self, n: usize, now: Timestamp) -> InstanceRecord {
+        let worker = self.claimed(&format!("c-{n:08}"), now);
         InstanceRecord {
-            pool,
-            worker_id,
-            instance_id,
-            endpoint,
-            capabilities,
-            command_id,
-            spec_hash,
-            epoch,
-            claim,
-            labels,
-            created_at,
+            instance_id: instance_id(n),
+            // The place of each worker's claim is not known here, and of a live worker nobody asks for it.
+            claim: Claimed { sequence: 0, at: now },
+            pool: worker.pool,
+            worker_id: worker.worker_id,
+            command_id: worker.command_id,
+            spec_hash: worker.spec_hash,
+            epoch: worker.epoch,
+            created_at: now,
+            endpoint: None,
+            capabilities: None,
+            labels: BTreeMap::default(),
         }
     }
 

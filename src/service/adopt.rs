@@ -120,9 +120,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
 
 /// Above all that the scheduler can have seen of the worker, as far as it tells: it ignores what is below.
 fn epoch_above(instance: &Instance, scheduler: &SchedulerList) -> u64 {
-    let listed = match scheduler {
-        SchedulerList::Of(listed) => listed.get(&instance.key.worker_id).copied(),
-        SchedulerList::None | SchedulerList::Away(_) => None,
-    };
+    let listed = scheduler.epoch_of(&instance.key.worker_id);
     instance.epoch.max(listed.unwrap_or(0)).saturating_add(1)
 }

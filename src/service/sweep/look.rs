@@ -62,6 +62,16 @@ pub enum SchedulerList {
     Away(String),
 }
 
+impl SchedulerList {
+    /// The epoch under which a worker is listed, as far as there is a list.
+    pub(in crate::service) fn epoch_of(&self, worker_id: &WorkerId) -> Option<u64> {
+        match self {
+            Self::Of(listed) => listed.get(worker_id).copied(),
+            Self::None | Self::Away(_) => None,
+        }
+    }
+}
+
 /// A worker's newest event, as much of it as a plan needs: a pool may have a million of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Known {

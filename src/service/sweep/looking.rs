@@ -61,7 +61,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
                 if listing.judge(worker_id, known, &scheduler, sized) {
                     return None;
                 }
-                of_use(worker_id, known, listing.has(worker_id) || lists(&scheduler, worker_id))
+                of_use(worker_id, known, listing.has(worker_id) || scheduler.epoch_of(worker_id).is_some())
             };
             self.records(pool, judged).await?
         };
@@ -225,13 +225,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> WorkerManagementS
             )));
         }
         Ok(None)
-    }
-}
-
-fn lists(scheduler: &SchedulerList, worker_id: &WorkerId) -> bool {
-    match scheduler {
-        SchedulerList::Of(listed) => listed.contains_key(worker_id),
-        SchedulerList::None | SchedulerList::Away(_) => false,
     }
 }
 

@@ -107,7 +107,7 @@ impl<'a> Lives<'a> {
 fn outcomes_of_provision<'a>(lives: &Lives<'a>, id: &str) -> Vec<&'a Event> {
     let mut outcomes = Vec::new();
     for allocation in lives.made_by.get(id).into_iter().flatten() {
-        if is_refused(lives.history, id) && came_late(allocation, id) {
+        if came_late(allocation, id) && is_refused(lives.history, id) {
             continue;
         }
         let mut before: Option<&Event> = None;

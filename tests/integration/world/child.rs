@@ -147,8 +147,7 @@ pub(super) async fn run(config: &Path, env: BTreeMap<String, String>, args: &[&s
 pub(super) async fn run_unread(config: &Path, env: BTreeMap<String, String>, args: &[&str]) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = enlist(config, env);
-    let child = command.args(args).stdout(writer).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let child = spawn_into(writer, config, env, args);
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("an end").unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
@@ -160,9 +159,16 @@ pub(super) fn spawn_unread(
     args: &[&str],
 ) -> (tokio::process::Child, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = enlist(config, env);
-    let child = command.args(args).stdout(writer).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    (child, reader)
+    (spawn_into(writer, config, env, args), reader)
+}
+
+fn spawn_into(
+    out: std::io::PipeWriter,
+    config: &Path,
+    env: BTreeMap<String, String>,
+    args: &[&str],
+) -> tokio::process::Child {
+    enlist(config, env).args(args).stdout(out).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
 }
 
 /// A verb that ends by itself: its exit code, and what it has said, standard output first.

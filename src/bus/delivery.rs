@@ -290,14 +290,14 @@ struct Told {
 /// Reads an ack subject, `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<stored at, ns>.…`, or with
 /// domain and account hash after `ACK` (nats-server, `server/consumer.go`).
 fn read_reply(reply: &str) -> Option<Told> {
-    let tokens: Vec<&str> = reply.split('.').collect();
-    let at = match tokens.len() {
-        9 => 4,
-        n if n >= 11 => 6,
+    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    let before = match tokens.split('.').count() {
+        7 => 2,
+        n if n >= 9 => 4,
         _ => return None,
     };
-    (tokens[0] == "$JS" && tokens[1] == "ACK").then_some(())?;
-    let [deliveries, sequence, _, stored_at] = tokens.get(at..at + 4)? else { return None };
+    let mut told = tokens.split('.').skip(before);
+    let (deliveries, sequence, _, stored_at) = (told.next()?, told.next()?, told.next()?, told.next()?);
     let stored_at = Timestamp::from_nanosecond(stored_at.parse().ok()?).ok()?;
     Some(Told { deliveries: deliveries.parse().ok()?, sequence: sequence.parse().ok()?, stored_at })
 }

@@ -108,7 +108,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort> WorkerManagementService<P, R>
             registration,
             journal: MemoryJournal::new(),
             config,
-            clock: Arc::new(Timestamp::now),
+            clock: Arc::new(whole_milliseconds),
             chance: Arc::new(rand::random),
             replica: uuid::Uuid::new_v4().simple().to_string()[..10].into(),
             tries: AtomicU64::new(0),
@@ -243,6 +243,12 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> std::fmt::Debug f
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// The time, as events have it. Steps take milliseconds, clocks of machines differ by as much, and each event has its time three
+/// times: finer ones would be bytes and nothing else.
+fn whole_milliseconds() -> Timestamp {
+    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 /// A setting, as it is compared with the time between two moments.

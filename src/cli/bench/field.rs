@@ -25,6 +25,7 @@ use crate::wire::command::ProvisionCommand;
 const LONG_REPLY: Duration = Duration::from_secs(30);
 /// As many as hardly ever are all in use at half of the highest rate.
 const SLOTS_WHEN_PACED: usize = 256;
+const PREFIXES_TRIED: usize = 16;
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A broker to measure on.
@@ -45,8 +46,8 @@ pub(super) struct Field {
 impl Field {
     /// Takes a prefix that nobody has, and starts the scheduler on a thread and a connection of its own.
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let prefix = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        let prefix = Prefix::new(prefix)?;
+        let connection = connection::connect(&config.nats, "enlist bench").await?;
+        let prefix = unused_prefix(&streams::context(&connection, config.nats.domain.as_deref())).await?;
         let (load, trickle) = (Pool::new("load")?, Pool::new("trickle")?);
         let mut config = config.clone();
         config.prefix = prefix.clone();
@@ -55,7 +56,6 @@ impl Field {
         config.scheduler.register = format!("{prefix}.scheduler.register");
         config.scheduler.unregister = format!("{prefix}.scheduler.unregister");
         config.scheduler.list = format!("{prefix}.scheduler.list");
-        let connection = connection::connect(&config.nats, "enlist bench").await?;
         let scheduler_stop = CancellationToken::new();
         let holds_replies = Arc::new(AtomicBool::new(false));
         let scheduler = scheduler(config.clone(), load.clone(), Arc::clone(&holds_replies), scheduler_stop.clone())?;
@@ -217,6 +217,20 @@ impl Field {
     fn context(&self) -> jetstream::Context {
         streams::context(&self.connection, self.config.nats.domain.as_deref())
     }
+}
+
+/// As short as a prefix in use: it stands a dozen times in what an event makes the server write, and longer ones cost. What is
+/// under it will be removed, so it has to be nobody's.
+async fn unused_prefix(context: &jetstream::Context) -> anyhow::Result<Prefix> {
+    for _ in 0..PREFIXES_TRIED {
+        let prefix = Prefix::new(format!("bench{:03x}", rand::random::<u16>() & 0xfff))?;
+        match context.get_stream(Subjects::new(&prefix).event_stream()).await {
+            Ok(_) => {}
+            Err(error) if streams::is_missing(&error) => return Ok(prefix),
+            Err(error) => return Err(error).context("looking for a prefix that nobody has"),
+        }
+    }
+    anyhow::bail!("{PREFIXES_TRIED} prefixes bench… are all in use")
 }
 
 pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {

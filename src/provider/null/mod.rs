@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::off_thread::off_thread;
 use super::{Instance, LaunchRequest, ProviderError, WorkerProvider};
@@ -97,7 +96,7 @@ impl WorkerProvider for NullProvider {
                 "one of the failures that the pool's settings ask for",
             ));
         }
-        let (request, id, now) = (request.clone(), format!("n-{}", Uuid::new_v4().simple()), Timestamp::now());
+        let (request, id, now) = (request.clone(), format!("n-{:016x}", rand::random::<u64>()), Timestamp::now());
         self.change(move |fleet, book| book.create(fleet, &request, id, now)).await
     }
 

@@ -12,6 +12,7 @@ pub mod listing;
 pub mod orders;
 pub mod pass;
 pub mod permitted;
+pub mod portion;
 pub mod pull;
 pub mod queues;
 pub mod requests;

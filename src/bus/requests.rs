@@ -16,10 +16,9 @@ use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::portion::{portion, stand_aside};
 use super::turns::Turns;
 
-/// Replies that are handed out under one lock.
-const BATCH: usize = 256;
 /// Pause before a reply subscription that ended is made anew: it ends only while its client closes, so this must not spin.
 const RESTART: Duration = Duration::from_millis(20);
 
@@ -142,16 +141,14 @@ impl Requests {
 
 /// Hands out replies until the client is closed; aborted when the last handle goes.
 async fn dispatch(client: Client, subject: Subject, prefix: usize, mut replies: Subscriber, table: Arc<Mutex<Table>>) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::new();
     loop {
-        while next_batch(&mut replies, &mut batch).await {
-            let mut table = lock(&table);
-            for message in batch.drain(..) {
-                // What is not a token of ours, or no longer waited for, falls through: a late reply reaches nobody.
-                let token = message.subject.get(prefix..).and_then(Token::read);
-                if let Some(waiting) = token.and_then(|token| table.take(token)) {
-                    let _ = waiting.send(message);
-                }
+        let mut most = portion(0);
+        while next_batch(&mut replies, &mut batch, most).await {
+            let is_full = batch.len() == most;
+            most = hand_out(&mut batch, prefix, &mut lock(&table));
+            if is_full {
+                stand_aside().await;
             }
         }
         // Replies to what is on its way now can be lost: whoever waits is told at once, rather than left to its time-out.
@@ -165,10 +162,23 @@ async fn dispatch(client: Client, subject: Subject, prefix: usize, mut replies: 
     }
 }
 
-/// Waits for one message and takes along what else is there; false when there will be no more.
-async fn next_batch(replies: &mut Subscriber, batch: &mut Vec<Message>) -> bool {
+/// Gives each reply to the one that waits for it; says how many to hand out next.
+fn hand_out(batch: &mut Vec<Message>, prefix: usize, table: &mut Table) -> usize {
+    let next = portion(table.waiting());
+    for message in batch.drain(..) {
+        // What is not a token of ours, or no longer waited for, falls through: a late reply reaches nobody.
+        let token = message.subject.get(prefix..).and_then(Token::read);
+        if let Some(waiting) = token.and_then(|token| table.take(token)) {
+            let _ = waiting.send(message);
+        }
+    }
+    next
+}
+
+/// Waits for one message and takes along what else is there, up to `most`; false when there will be no more.
+async fn next_batch(replies: &mut Subscriber, batch: &mut Vec<Message>, most: usize) -> bool {
     poll_fn(|context| {
-        while batch.len() < BATCH {
+        while batch.len() < most {
             match replies.poll_next_unpin(context) {
                 Poll::Ready(Some(message)) => batch.push(message),
                 Poll::Ready(None) => return Poll::Ready(!batch.is_empty()),

@@ -14,6 +14,7 @@ use super::Worker;
 use super::slots::{Room, Slots};
 use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
+use crate::bus::portion::{portion, stand_aside};
 use crate::bus::pull::{Pulled, Puller};
 use crate::bus::streams::ACK_WAIT;
 use crate::domain::{CommandId, Lane};
@@ -128,6 +129,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
         let mut puller = Puller::new(client, &desk.api_prefix, &desk.stream, self.lane.as_str())
             .await
             .map_err(|error| error.to_string())?;
+        let mut handed_out = 0;
         loop {
             match passage {
                 Passage::All => self.ask(&mut puller).await?,
@@ -155,6 +157,11 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 Pulled::Message(message) => {
                     self.pulling(true);
                     self.take(*message, puller.outstanding(), passage).await;
+                    handed_out += 1;
+                    if handed_out >= portion(self.slots.most()) {
+                        handed_out = 0;
+                        stand_aside().await;
+                    }
                 }
                 Pulled::Unfilled(number) => {
                     self.pulling(true);

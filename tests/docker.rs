@@ -16,8 +16,10 @@ use enlist::provider::contract::{Outcome, Subject, check};
 use enlist::provider::docker::DockerProvider;
 use enlist::provider::{Instance, LaunchRequest, WorkerProvider};
 use futures_util::{StreamExt, TryStreamExt, future};
+use tokio::time::timeout;
 
 const GRACE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A fleet of its own on the real engine; its containers go with it, also when the test fails.
 struct Fleet {
@@ -250,9 +252,9 @@ async fn a_worker_that_heeds_term_is_not_waited_for_until_its_grace_is_over() {
     let Some(fleet) = Fleet::new().await else { return };
     let asked = sleeper("p", "w");
     fleet.create(&asked).await;
-    let begun = std::time::Instant::now();
-    fleet.provider.terminate_worker(&asked.key, None, Duration::from_secs(60)).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    let hour = Duration::from_secs(3600);
+    let removed = timeout(PATIENCE, fleet.provider.terminate_worker(&asked.key, None, hour)).await;
+    removed.expect("long before the hour is over").unwrap();
 }
 
 #[tokio::test]

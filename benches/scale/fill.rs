@@ -18,6 +18,7 @@ use enlist::domain::{ErrorClass, WorkerKey};
 use enlist::journal::WRITER;
 use enlist::wire::event;
 use enlist::wire::provider::{InstanceRecord, InstancesPage, InstancesRequest, ProviderReply};
+use enlist::wire::scheduler::{ListReply, ListRequest, Listed};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
@@ -25,6 +26,8 @@ use crate::replica::settings;
 
 /// Publishes on their way at once.
 const IN_FLIGHT: usize = 1000;
+/// Workers on a page of the scheduler's list: a tenth of the largest message.
+const LISTED_AT_ONCE: usize = 2000;
 
 fn instance_id(n: usize) -> String {
     format!("n-{n:032x}")
@@ -92,6 +95,24 @@ impl Fleet {
             let instances = (first..end).map(|n| self.instance(n, now)).collect();
             let next = (end < number).then(|| end.to_string());
             let page = ProviderReply::Done(InstancesPage { instances, next });
+            let answer = serde_json::to_vec(&page).expect("JSON").into();
+            self.context.client().publish(request.reply.expect("a reply subject"), answer).await.expect("answered");
+        }
+    }
+
+    /// Answers for a scheduler that has the first so many.
+    pub(crate) async fn schedule(self, number: usize) {
+        let mut requests = self.context.client().subscribe("scheduler.workers.list").await.expect("subscribed");
+        while let Some(request) = requests.next().await {
+            let asked: ListRequest = serde_json::from_slice(&request.payload).expect("a request for workers");
+            let first = asked.after.map_or(0, |after| after.parse().expect("a next of ours"));
+            let end = number.min(first + LISTED_AT_ONCE);
+            let worker_id = |n| WorkerId::new(format!("c-{n:08}")).expect("a worker id");
+            let listed = |n| Listed { worker_id: worker_id(n), pool: self.pool.clone(), epoch: 1 };
+            let page = ListReply {
+                workers: (first..end).map(listed).collect(),
+                next: (end < number).then(|| end.to_string()),
+            };
             let answer = serde_json::to_vec(&page).expect("JSON").into();
             self.context.client().publish(request.reply.expect("a reply subject"), answer).await.expect("answered");
         }

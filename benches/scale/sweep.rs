@@ -1,5 +1,5 @@
 //! Sweeps of pools with many records: of workers that have ended and are not purged yet, and of live ones, each with the
-//! instance that a provider of another program tells of. No scheduler is asked, which would have to be told of them all.
+//! instance that a provider of another program tells of, and in the list of the scheduler.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ pub(crate) async fn measure(number: usize) {
         } else {
             fleet.live(number).await;
             tokio::spawn(Fleet::new(broker.url()).await.provide(number));
+            tokio::spawn(Fleet::new(broker.url()).await.schedule(number));
             settings_of("nats", "name = \"bench\"\ncommand = [\"nothing\"]")
         };
         let replica = Process::start(broker.url(), &provider, &["run"]);

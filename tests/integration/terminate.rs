@@ -86,12 +86,12 @@ async fn force_skips_the_drain() {
 async fn who_forces_does_not_wait_for_a_drain_that_another_has_begun() {
     let world = one_worker(LOAD).await;
     world.scheduler.on_unregister(&[], Answer::Busy(50));
-    world.send("load", &TerminateCommand { grace_ms: Some(10_000), ..terminate("c-2", "w-1") }).await;
+    world.send("load", &TerminateCommand { grace_ms: Some(600_000), ..terminate("c-2", "w-1") }).await;
     world.reaches("w-1", "terminating").await;
     world.send("load", &TerminateCommand { force: true, ..terminate("c-3", "w-1") }).await;
     let begun = Instant::now();
+    // The drain would go on for longer than this test waits.
     world.reaches("w-1", "terminated").await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     // The one that was overtaken does not lie there until its ack wait is over.
     world.settled().await;
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
@@ -197,17 +197,16 @@ async fn a_terminate_while_the_scheduler_is_being_told_leaves_nobody_registered(
 
 #[tokio::test]
 async fn a_worker_that_is_gone_is_not_registered_any_more() {
-    let world = World::new(LOAD).await;
+    let world = World::new(&format!("{LOAD}registration = {{ timeout = \"10m\" }}\n")).await;
     world.scheduler.on_register(&[], Answer::Busy(20));
     world.replica().await;
     world.send("load", &provision("c-1", "w-1")).await;
     world.reaches("w-1", "provisioned").await;
     world.send("load", &TerminateCommand { force: true, ..terminate("c-2", "w-1") }).await;
     world.reaches("w-1", "terminated").await;
-    // Busy for ever: only the worker's end can end the asking before the registration's time-out of 30 s.
-    let terminated = Instant::now();
+    // Busy for ever: only the worker's end can end the asking before the registration's time-out, and that is longer than this
+    // test waits.
     world.settled().await;
-    assert!(terminated.elapsed() < Duration::from_secs(10), "the provision was still asking");
     assert_eq!(world.states("w-1").await, ["provisioning", "provisioned", "terminating", "terminated"]);
     assert!(world.dead().await.is_empty() && world.instances("load").await.is_empty());
 }

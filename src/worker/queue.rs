@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::Message;
+use futures_util::poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -318,16 +319,24 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
         let _ = tokio::time::timeout(LONGEST_WORD, word).await;
         Handled { verdict: Verdict::Retry(Duration::ZERO), outcome: None }
     };
-    if let Verdict::Done = verdict {
-        // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way
-        // here. Acks that wait are no more than the commands of their few seconds, each of which has stored its outcome.
-        drop(seat);
-    }
-    let refused = matches!(verdict, Verdict::DeadLetter { .. });
+    let (done, refused) = (matches!(verdict, Verdict::Done), matches!(verdict, Verdict::DeadLetter { .. }));
     let mut settling = Box::pin(delivery.settle(verdict));
-    // A dead letter is no longer ours to store either, once another may have the command in hand.
-    let settled =
-        if refused { within(ours_until, settling.as_mut()).await.unwrap_or(Settled::Left) } else { settling.await };
+    let settled = if done {
+        // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way here,
+        // once the ack has gone ahead of the request for it. Acks that wait are no more than the commands of their few seconds,
+        // each of which has stored its outcome.
+        let acked = poll!(settling.as_mut());
+        drop(seat);
+        match acked {
+            Poll::Ready(settled) => settled,
+            Poll::Pending => settling.await,
+        }
+    } else if refused {
+        // A dead letter is no longer ours to store either, once another may have the command in hand.
+        within(ours_until, settling.as_mut()).await.unwrap_or(Settled::Left)
+    } else {
+        settling.await
+    };
     match (settled, outcome) {
         (Settled::Acked, Some(outcome)) => {
             context.signals.command_done(verb, outcome, begun.elapsed());

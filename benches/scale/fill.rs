@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishError;
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{HeaderMap, Subscriber, jetstream};
 use bytes::Bytes;
 use enlist::bus::streams;
 use enlist::bus::subjects::Subjects;
@@ -86,7 +86,11 @@ impl Fleet {
 
     /// Serves the instances of the first so many, as a provider in another program does: with a page made when it is asked for.
     pub(crate) async fn provide(self, number: usize) {
-        let mut requests = self.context.client().subscribe("provider.bench.list").await.expect("subscribed");
+        let mut requests = self.listen("provider.bench.list").await;
+        tokio::spawn(async move { self.tell(number, &mut requests).await });
+    }
+
+    async fn tell(&self, number: usize, requests: &mut Subscriber) {
         let now = Timestamp::now();
         while let Some(request) = requests.next().await {
             let asked: InstancesRequest = serde_json::from_slice(&request.payload).expect("a request for instances");
@@ -102,7 +106,19 @@ impl Fleet {
 
     /// Answers for a scheduler that has the first so many.
     pub(crate) async fn schedule(self, number: usize) {
-        let mut requests = self.context.client().subscribe("scheduler.workers.list").await.expect("subscribed");
+        let mut requests = self.listen("scheduler.workers.list").await;
+        tokio::spawn(async move { self.list(number, &mut requests).await });
+    }
+
+    /// Whoever asks from now on is heard.
+    async fn listen(&self, subject: &'static str) -> Subscriber {
+        let client = self.context.client();
+        let requests = client.subscribe(subject).await.expect("subscribed");
+        client.flush().await.expect("the broker answers");
+        requests
+    }
+
+    async fn list(&self, number: usize, requests: &mut Subscriber) {
         while let Some(request) = requests.next().await {
             let asked: ListRequest = serde_json::from_slice(&request.payload).expect("a request for workers");
             let first = asked.after.map_or(0, |after| after.parse().expect("a next of ours"));

@@ -19,8 +19,8 @@ pub(crate) async fn measure(number: usize) {
             settings("")
         } else {
             fleet.live(number).await;
-            tokio::spawn(Fleet::new(broker.url()).await.provide(number));
-            tokio::spawn(Fleet::new(broker.url()).await.schedule(number));
+            Fleet::new(broker.url()).await.provide(number).await;
+            Fleet::new(broker.url()).await.schedule(number).await;
             settings_of("nats", "name = \"bench\"\ncommand = [\"nothing\"]")
         };
         let replica = Process::start(broker.url(), &provider, &["run"]);

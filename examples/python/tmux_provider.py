@@ -19,8 +19,7 @@ async def tmux(*args, script=""):
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         "tmux", "-L", SOCKET, "-f", "/dev/null", *args, env=CLEAN, stdin=pipe, stdout=pipe, stderr=pipe)
-    out, complaints = await process.communicate(script.encode())
-    return out.decode(), " ".join(complaints.decode().split())
+    return [said.decode().strip() for said in await process.communicate(script.encode())]
 
 def session(request):  # no name of ours has an underscore, so that no two workers share a session
     return f"{request['fleet']}_{request['pool']}_{request['worker_id']}"
@@ -40,15 +39,13 @@ async def create(request):
     record["created_at"] = now.isoformat()
     kept = base64.b64encode(json.dumps(record).encode()).decode()
     env = " ".join(f"-e {shlex.quote(f'{key}={value}')}" for key, value in spec.get("env", {}).items())
-    # tmux has one session of a name and refuses a second: whoever comes late finds the first one's record. Its server
-    # stays without one: a server that is about to end takes no session any more.
+    # tmux has one session of a name: who comes late finds the first one's. Its server stays: one that ends takes it along.
     _, said = await tmux("start-server", ";", "set-option", "-s", "exit-empty", "off", ";", "source-file", "-", script=(
         f"new-session -d -s {name} {env} -- env -- {shlex.join(spec['command'])}\n"
         f"if-shell -F -t {name} '#{{?@enlist,0,1}}' \"set-option -t {name} @enlist {kept}\"\n"))
     _, found = (await running()).get(name, (0, None))
-    if found is None:  # a server that went is no fault of the command's
-        why = said or "the command ended at once, or cannot be run"
-        raise Failed("unavailable" if "server" in said else "invalid_spec", f"no session: {why}")
+    if found is None:  # of a command that ends at once tmux says nothing
+        raise Failed("unavailable" if said else "invalid_spec", said or "the command ended at once, or cannot be run")
     if (found["command_id"], found["spec_hash"]) != (request["command_id"], request["spec_hash"]):
         raise Failed("conflict", f"{name} belongs to command {found['command_id']}")
     return {"instance": found}

@@ -313,6 +313,9 @@ mod tests {
         };
         assert_eq!(read_reply("$JS.ACK.ENLIST_CMD_a.provision.2.17.9.1700000000.5"), told(2, 17));
         assert_eq!(read_reply("$JS.ACK._.hash.ENLIST_CMD_a.provision.3.18.9.1700000000.5.rnd"), told(3, 18));
-        assert_eq!(read_reply("_INBOX.x"), None);
+        assert_eq!(read_reply("$JS.ACK._.hash.ENLIST_CMD_a.provision.3.18.9.1700000000.5"), told(3, 18));
+        for other in ["_INBOX.x", "$JS.ACK", "$JS.ACK.a.b.2.17.9.1700000000", "$JS.ACK.a.b.2.17.9.1700000000.5.x"] {
+            assert_eq!(read_reply(other), None, "{other}");
+        }
     }
 }

@@ -321,7 +321,7 @@ fn differs(kind: &'static str, name: String, differences: &[String], remedy: &'s
 }
 
 /// Whether a stream's lookup says that there is none.
-pub(crate) fn is_missing(error: &GetStreamError) -> bool {
+fn is_missing(error: &GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 

@@ -245,8 +245,8 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> std::fmt::Debug f
     }
 }
 
-/// The time, as events have it. Steps take milliseconds, clocks of machines differ by as much, and each event has its time three
-/// times: finer ones would be bytes and nothing else.
+/// The time, as events have it, three times each. Steps take milliseconds and clocks of machines differ by as much: finer times
+/// would tell nothing that the order of the log does not, and cost bytes.
 fn whole_milliseconds() -> Timestamp {
     Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default()
 }

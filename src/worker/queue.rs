@@ -151,7 +151,13 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                     let what = if changed.is_ok() { *link.borrow() } else { Link::Down };
                     return Err(format!("the connection is {what:?}"));
                 }
-                news = puller.next() => news,
+                news = async {
+                    if handed_out >= portion(self.slots.taken()) {
+                        stand_aside().await;
+                        handed_out = 0;
+                    }
+                    puller.next().await
+                } => news,
                 () = self.slots.freed() => continue,
             };
             match news {
@@ -159,10 +165,6 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                     self.pulling(true);
                     self.take(*message, puller.outstanding(), passage).await;
                     handed_out += 1;
-                    if handed_out >= portion(self.slots.most()) {
-                        handed_out = 0;
-                        stand_aside().await;
-                    }
                 }
                 Pulled::Unfilled(number) => {
                     self.pulling(true);
@@ -323,7 +325,7 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     let mut settling = Box::pin(delivery.settle(verdict));
     let settled = if done {
         // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way here,
-        // once the ack has gone ahead of the request for it. Acks that wait are no more than the commands of their few seconds,
+        // once the ack has gone ahead of the request for it, where its turn has come. Acks that wait are no more than the commands of their few seconds,
         // each of which has stored its outcome.
         let acked = poll!(settling.as_mut());
         drop(seat);

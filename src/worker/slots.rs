@@ -68,6 +68,11 @@ impl Slots {
         self.0.share
     }
 
+    /// Commands in hand or asked for.
+    pub(super) fn taken(&self) -> usize {
+        self.0.taken().number
+    }
+
     /// Commands for which there is room now.
     pub(super) fn free(&self) -> usize {
         let Shared { most, share, common, taken: _, freed: _ } = &*self.0;

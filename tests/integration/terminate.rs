@@ -205,8 +205,10 @@ async fn a_worker_that_is_gone_is_not_registered_any_more() {
     world.send("load", &TerminateCommand { force: true, ..terminate("c-2", "w-1") }).await;
     world.reaches("w-1", "terminated").await;
     // Busy for ever: only the worker's end can end the asking before the registration's time-out, and that is longer than this
-    // test waits.
+    // test waits. Nor does it lie there until its ack wait is over.
+    let terminated = Instant::now();
     world.settled().await;
+    assert!(terminated.elapsed() < Duration::from_secs(25), "{:?}", terminated.elapsed());
     assert_eq!(world.states("w-1").await, ["provisioning", "provisioned", "terminating", "terminated"]);
     assert!(world.dead().await.is_empty() && world.instances("load").await.is_empty());
 }

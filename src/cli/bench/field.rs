@@ -16,7 +16,7 @@ use crate::bus::connection::{self, Connection};
 use crate::bus::streams;
 use crate::bus::subjects::Subjects;
 use crate::config::{Config, ManageStreams, NullConfig, PoolConfig, ProviderConfig};
-use crate::domain::{CommandId, Pool, Prefix, Verb, WorkerSpec};
+use crate::domain::{CommandId, InvalidToken, Pool, Prefix, Verb, WorkerSpec};
 use crate::registration::RegistrationConfig;
 use crate::replica::Replica;
 use crate::wire::command::ProvisionCommand;
@@ -25,7 +25,6 @@ use crate::wire::command::ProvisionCommand;
 const LONG_REPLY: Duration = Duration::from_secs(30);
 /// As many as hardly ever are all in use at half of the highest rate.
 const SLOTS_WHEN_PACED: usize = 256;
-const PREFIXES_TRIED: usize = 16;
 const LONGEST_RUN: Duration = Duration::from_secs(300);
 
 /// A broker to measure on.
@@ -47,7 +46,7 @@ impl Field {
     /// Takes a prefix that nobody has, and starts the scheduler on a thread and a connection of its own.
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         let connection = connection::connect(&config.nats, "enlist bench").await?;
-        let prefix = unused_prefix(&streams::context(&connection, config.nats.domain.as_deref())).await?;
+        let prefix = prefix()?;
         let (load, trickle) = (Pool::new("load")?, Pool::new("trickle")?);
         let mut config = config.clone();
         config.prefix = prefix.clone();
@@ -222,18 +221,10 @@ impl Field {
     }
 }
 
-/// As short as a prefix in use: it stands a dozen times in what an event makes the server write, and longer ones cost. What is
-/// under it will be removed, so it has to be nobody's.
-async fn unused_prefix(context: &jetstream::Context) -> anyhow::Result<Prefix> {
-    for _ in 0..PREFIXES_TRIED {
-        let prefix = Prefix::new(format!("bench{:03x}", rand::random::<u16>() & 0xfff))?;
-        match context.get_stream(Subjects::new(&prefix).event_stream()).await {
-            Ok(_) => {}
-            Err(error) if streams::is_missing(&error) => return Ok(prefix),
-            Err(error) => return Err(error).context("looking for a prefix that nobody has"),
-        }
-    }
-    anyhow::bail!("{PREFIXES_TRIED} prefixes bench… are all in use")
+/// A prefix that nobody has, by chance: what is under it will be removed. About as short as one in use: it stands a dozen times
+/// in what an event makes the server write, and longer ones cost.
+fn prefix() -> Result<Prefix, InvalidToken> {
+    Prefix::new(format!("b{:08x}", rand::random::<u32>()))
 }
 
 pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {

@@ -69,7 +69,9 @@ pub(super) fn acts(look: &Look, rules: &Rules, lost: &HashSet<WorkerId>) -> Vec<
 fn surplus(records: &BTreeMap<WorkerId, Known>, lost: &HashSet<WorkerId>, number: usize) -> Vec<Act> {
     let mut candidates: Vec<_> =
         records.iter().filter(|(worker_id, known)| known.counts() && !lost.contains(*worker_id)).collect();
-    candidates.sort_by_key(|(worker_id, known)| (known.may_have_work(), Reverse(known.created_at), *worker_id));
+    candidates.sort_by_key(|(worker_id, known)| {
+        (known.may_have_work(), Reverse((known.created_at, known.claim.sequence)), *worker_id)
+    });
     let going = candidates.into_iter().take(number);
     going
         .map(|(worker_id, known)| {

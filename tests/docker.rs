@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, future};
 use tokio::time::timeout;
 
 const GRACE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A fleet of its own on the real engine; its containers go with it, also when the test fails.
 struct Fleet {

@@ -1,6 +1,7 @@
 //! Full queues and logs, without anybody having worked for them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use async_nats::jetstream::Context;
@@ -31,6 +32,18 @@ const LISTED_AT_ONCE: usize = 2000;
 
 fn instance_id(n: usize) -> String {
     format!("n-{n:032x}")
+}
+
+/// Of a live worker, and of its command.
+fn name(n: usize) -> String {
+    format!("c-{n:08}")
+}
+
+/// Which of so many are on the page that begins at `after`, and where the next one does.
+fn page(after: Option<String>, limit: usize, number: usize) -> (Range<usize>, Option<String>) {
+    let first = after.map_or(0, |after| after.parse().expect("a next of ours"));
+    let end = number.min(first + limit);
+    (first..end, (end < number).then(|| end.to_string()))
 }
 
 /// Subject, headers, body.
@@ -75,7 +88,7 @@ impl Fleet {
     pub(crate) async fn live_from(&self, first: usize, number: usize) {
         let now = Timestamp::now();
         self.publish((first..number).map(|n| {
-            let claimed = self.claimed(&format!("c-{n:08}"), now);
+            let claimed = self.claimed(&name(n), now);
             let step = Step::Created { instance_id: instance_id(n), endpoint: None, capabilities: None };
             let created = step.apply(Some(&claimed), now).expect("created");
             let registered = Step::Registered { attempts: 1 }.apply(Some(&created), now).expect("registered");
@@ -86,18 +99,16 @@ impl Fleet {
 
     /// Serves the instances of the first so many, as a provider in another program does: with a page made when it is asked for.
     pub(crate) async fn provide(self, number: usize) {
-        let mut requests = self.listen("provider.bench.list").await;
-        tokio::spawn(async move { self.tell(number, &mut requests).await });
+        let requests = self.listen("provider.bench.list").await;
+        tokio::spawn(async move { self.tell(number, requests).await });
     }
 
-    async fn tell(&self, number: usize, requests: &mut Subscriber) {
+    async fn tell(&self, number: usize, mut requests: Subscriber) {
         let now = Timestamp::now();
         while let Some(request) = requests.next().await {
             let asked: InstancesRequest = serde_json::from_slice(&request.payload).expect("a request for instances");
-            let first = asked.after.map_or(0, |after| after.parse().expect("a next of ours"));
-            let end = number.min(first + asked.limit as usize);
-            let instances = (first..end).map(|n| self.instance(n, now)).collect();
-            let next = (end < number).then(|| end.to_string());
+            let (page, next) = page(asked.after, asked.limit as usize, number);
+            let instances = page.map(|n| self.instance(n, now)).collect();
             let page = ProviderReply::Done(InstancesPage { instances, next });
             let answer = serde_json::to_vec(&page).expect("JSON").into();
             self.context.client().publish(request.reply.expect("a reply subject"), answer).await.expect("answered");
@@ -106,8 +117,8 @@ impl Fleet {
 
     /// Answers for a scheduler that has the first so many.
     pub(crate) async fn schedule(self, number: usize) {
-        let mut requests = self.listen("scheduler.workers.list").await;
-        tokio::spawn(async move { self.list(number, &mut requests).await });
+        let requests = self.listen("scheduler.workers.list").await;
+        tokio::spawn(async move { self.list(number, requests).await });
     }
 
     /// Whoever asks from now on is heard.
@@ -118,24 +129,20 @@ impl Fleet {
         requests
     }
 
-    async fn list(&self, number: usize, requests: &mut Subscriber) {
+    async fn list(&self, number: usize, mut requests: Subscriber) {
         while let Some(request) = requests.next().await {
             let asked: ListRequest = serde_json::from_slice(&request.payload).expect("a request for workers");
-            let first = asked.after.map_or(0, |after| after.parse().expect("a next of ours"));
-            let end = number.min(first + LISTED_AT_ONCE);
-            let worker_id = |n| WorkerId::new(format!("c-{n:08}")).expect("a worker id");
+            let (page, next) = page(asked.after, LISTED_AT_ONCE, number);
+            let worker_id = |n| WorkerId::new(name(n)).expect("a worker id");
             let listed = |n| Listed { worker_id: worker_id(n), pool: self.pool.clone(), epoch: 1 };
-            let page = ListReply {
-                workers: (first..end).map(listed).collect(),
-                next: (end < number).then(|| end.to_string()),
-            };
-            let answer = serde_json::to_vec(&page).expect("JSON").into();
+            let reply = ListReply { workers: page.map(listed).collect(), next };
+            let answer = serde_json::to_vec(&reply).expect("JSON").into();
             self.context.client().publish(request.reply.expect("a reply subject"), answer).await.expect("answered");
         }
     }
 
     fn instance(&self, n: usize, now: Timestamp) -> InstanceRecord {
-        let worker = self.claimed(&format!("c-{n:08}"), now);
+        let worker = self.claimed(&name(n), now);
         InstanceRecord {
             instance_id: instance_id(n),
             // The place of each worker's claim is not known here, and of a live worker nobody asks for it.

@@ -14,6 +14,3 @@ const LEAST: usize = 8;
 pub fn portion(in_flight: usize) -> usize {
     (in_flight / PARTS).max(LEAST)
 }
-
-/// Lets those who got something run first.
-pub use tokio::task::yield_now as stand_aside;

@@ -14,9 +14,9 @@ use async_nats::{Client, HeaderMap, Message, StatusCode, Subject, SubscribeError
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 
-use super::portion::{portion, stand_aside};
+use super::portion::portion;
 use super::turns::Turns;
 
 /// Pause before a reply subscription that ended is made anew: it ends only while its client closes, so this must not spin.
@@ -148,7 +148,7 @@ async fn dispatch(client: Client, subject: Subject, prefix: usize, mut replies: 
             let is_full = batch.len() == most;
             most = hand_out(&mut batch, prefix, &mut lock(&table));
             if is_full {
-                stand_aside().await;
+                yield_now().await;
             }
         }
         // Replies to what is on its way now can be lost: whoever waits is told at once, rather than left to its time-out.

@@ -208,7 +208,7 @@ impl Keeper<'_> {
         let name = wanted.name.clone();
         let found = match self.context.get_stream(&name).await {
             Ok(stream) => stream.cached_info().config.clone(),
-            Err(error) if is_missing(&error) => {
+            Err(error) if not_found(error.kind(), ErrorCode::STREAM_NOT_FOUND) => {
                 if self.manage == ManageStreams::Never {
                     return Err(StreamsError::Missing { kind: "stream", name });
                 }
@@ -320,9 +320,8 @@ fn differs(kind: &'static str, name: String, differences: &[String], remedy: &'s
     StreamsError::Differs { kind, name, differences: differences.join("\n"), remedy }
 }
 
-/// Whether a stream's lookup says that there is none.
-fn is_missing(error: &GetStreamError) -> bool {
-    matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+fn not_found(kind: GetStreamErrorKind, code: ErrorCode) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == code)
 }
 
 fn missing(kind: &ConsumerInfoErrorKind) -> bool {

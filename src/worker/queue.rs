@@ -9,13 +9,14 @@ use std::time::Duration;
 use async_nats::Message;
 use futures_util::poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Worker;
 use super::slots::{Room, Slots};
 use crate::bus::connection::Link;
 use crate::bus::delivery::{Delivery, Desk, PROGRESS_EVERY, Settled, Verdict};
-use crate::bus::portion::{portion, stand_aside};
+use crate::bus::portion::portion;
 use crate::bus::pull::{Pulled, Puller};
 use crate::bus::streams::ACK_WAIT;
 use crate::domain::{CommandId, Lane};
@@ -153,7 +154,7 @@ impl<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal> Queue<P, R, J> {
                 }
                 news = async {
                     if handed_out >= portion(self.slots.taken()) {
-                        stand_aside().await;
+                        yield_now().await;
                         handed_out = 0;
                     }
                     puller.next().await
@@ -325,8 +326,8 @@ async fn carry_out<P: WorkerProvider, R: WorkerRegistrationPort, J: Journal>(
     let mut settling = Box::pin(delivery.settle(verdict));
     let settled = if done {
         // The outcome is stored and the work is done: the ack's way to the server overlaps with the next command's way here,
-        // once the ack has gone ahead of the request for it, where its turn has come. Acks that wait are no more than the commands of their few seconds,
-        // each of which has stored its outcome.
+        // once the ack has gone ahead of the request for it, where its turn has come. Acks that wait are no more than the
+        // commands of their few seconds, each of which has stored its outcome.
         let acked = poll!(settling.as_mut());
         drop(seat);
         match acked {

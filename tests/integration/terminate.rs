@@ -208,7 +208,7 @@ async fn a_worker_that_is_gone_is_not_registered_any_more() {
     // test waits. Nor does it lie there until its ack wait is over.
     let terminated = Instant::now();
     world.settled().await;
-    assert!(terminated.elapsed() < Duration::from_secs(25), "{:?}", terminated.elapsed());
+    assert!(terminated.elapsed() < Duration::from_secs(10), "the provision was still asking");
     assert_eq!(world.states("w-1").await, ["provisioning", "provisioned", "terminating", "terminated"]);
     assert!(world.dead().await.is_empty() && world.instances("load").await.is_empty());
 }

@@ -16,7 +16,7 @@ use crate::bus::connection::{self, Connection};
 use crate::bus::streams;
 use crate::bus::subjects::Subjects;
 use crate::config::{Config, ManageStreams, NullConfig, PoolConfig, ProviderConfig};
-use crate::domain::{CommandId, InvalidToken, Pool, Prefix, Verb, WorkerSpec};
+use crate::domain::{CommandId, Pool, Prefix, Verb, WorkerSpec};
 use crate::registration::RegistrationConfig;
 use crate::replica::Replica;
 use crate::wire::command::ProvisionCommand;
@@ -45,8 +45,8 @@ pub(super) struct Field {
 impl Field {
     /// Takes a prefix that nobody has, and starts the scheduler on a thread and a connection of its own.
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let connection = connection::connect(&config.nats, "enlist bench").await?;
-        let prefix = prefix()?;
+        // About as short as one in use: it stands a dozen times in what an event makes the server write, and longer ones cost.
+        let prefix = Prefix::new(format!("b{:08x}", rand::random::<u32>()))?;
         let (load, trickle) = (Pool::new("load")?, Pool::new("trickle")?);
         let mut config = config.clone();
         config.prefix = prefix.clone();
@@ -55,6 +55,7 @@ impl Field {
         config.scheduler.register = format!("{prefix}.scheduler.register");
         config.scheduler.unregister = format!("{prefix}.scheduler.unregister");
         config.scheduler.list = format!("{prefix}.scheduler.list");
+        let connection = connection::connect(&config.nats, "enlist bench").await?;
         let scheduler_stop = CancellationToken::new();
         let holds_replies = Arc::new(AtomicBool::new(false));
         let scheduler = scheduler(config.clone(), load.clone(), Arc::clone(&holds_replies), scheduler_stop.clone())?;
@@ -219,12 +220,6 @@ impl Field {
     fn context(&self) -> jetstream::Context {
         streams::context(&self.connection, self.config.nats.domain.as_deref())
     }
-}
-
-/// A prefix that nobody has, by chance: what is under it will be removed. About as short as one in use: it stands a dozen times
-/// in what an event makes the server write, and longer ones cost.
-fn prefix() -> Result<Prefix, InvalidToken> {
-    Prefix::new(format!("b{:08x}", rand::random::<u32>()))
 }
 
 pub(super) fn command(n: usize) -> anyhow::Result<ProvisionCommand> {
